@@ -1,0 +1,130 @@
+"""Options of `edge run`, as one frozen record that holder and controller share.
+
+The command line makes it (edge/cli/run.py), EDGE_* variables mirror it, and the holder hands it to the
+controller as such variables: `Options.to_environment()` and `from_environment()` are inverse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from edge.errors import OptionError
+
+CHOICES = {
+    "xdp": ("auto", "native", "generic", "off"),
+    "log_format": ("json", "text"),
+    "loop": ("auto", "uring", "epoll"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """All options (design page §7). Units: seconds for grace_period; addresses as ADDR:PORT or [ADDR]:PORT."""
+
+    config: str = ""
+    http: tuple[str, ...] = ()
+    https: tuple[str, ...] = ()
+    admin: str = "127.0.0.1:9901"
+    workers: int = 0  # 0: one for each CPU that we may use
+    interface: tuple[str, ...] = ()
+    xdp: str = "auto"
+    log_format: str = "text"
+    access_log: str = "-"
+    loop: str = "auto"
+    instance: str = "default"
+    run_dir: str = "/run/edge"
+    state_dir: str = "/var/lib/edge"
+    user: str = "nobody"
+    ingress_class: str = "edge"
+    grace_period: float = 30.0
+    take_over: bool = False
+    state_secrets: bool = False
+    watch_ingress_without_class: bool = False
+
+    def __post_init__(self) -> None:
+        """Errors: OptionError that names the option and what it may be."""
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise OptionError(
+                    f"--{name.replace('_', '-')}: {getattr(self, name)!r} is none of {', '.join(allowed)}"
+                )
+        for name in ("http", "https"):
+            for text in getattr(self, name):
+                parse_address(text, f"--{name}")
+        parse_address(self.admin, "--admin")
+        if not 0 <= self.workers <= 64:
+            raise OptionError(f"--workers: {self.workers} is not between 0 and 64")
+        if not self.instance or "/" in self.instance or self.instance.startswith("."):
+            raise OptionError(f"--instance: {self.instance!r} cannot name a folder")
+        if self.grace_period < 0:
+            raise OptionError(f"--grace-period: {self.grace_period} is negative")
+
+    @property
+    def instance_run_dir(self) -> Path:
+        """Where lock and control socket of this instance live."""
+        return Path(self.run_dir) / self.instance
+
+    @property
+    def instance_state_dir(self) -> Path:
+        """Where slots and accepted objects of this instance live."""
+        return Path(self.state_dir) / self.instance
+
+    def to_environment(self) -> dict[str, str]:
+        """Shape: EDGE_NAME to text; lists joined by commas, flags as 1 or 0."""
+        result = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool):
+                text = "1" if value else "0"
+            elif isinstance(value, tuple):
+                text = ",".join(value)
+            else:
+                text = str(value)
+            result[f"EDGE_{field.name.upper()}"] = text
+        return result
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Options:
+        """Errors: OptionError that names the variable."""
+        values: dict[str, Any] = {}
+        for field in fields(cls):
+            name = f"EDGE_{field.name.upper()}"
+            if name not in environment:
+                continue
+            text = environment[name]
+            default = field.default
+            assert default is not MISSING
+            try:
+                if isinstance(default, bool):
+                    values[field.name] = {"1": True, "true": True, "0": False, "false": False, "": False}[
+                        text.lower()
+                    ]
+                elif isinstance(default, tuple):
+                    values[field.name] = tuple(part for part in text.split(",") if part)
+                else:
+                    values[field.name] = type(default)(text)
+            except (KeyError, ValueError) as error:
+                raise OptionError(f"{name}: {text!r} cannot be read as {type(default).__name__}") from error
+        return cls(**values)
+
+
+def parse_address(text: str, option: str) -> tuple[str, int]:
+    """Split ADDR:PORT or [ADDR]:PORT.
+
+    Errors: OptionError that names the option.
+    """
+    from ipaddress import ip_address
+
+    host, colon, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    try:
+        address = ip_address(bare)
+        number = int(port)
+    except ValueError as error:
+        raise OptionError(f"{option}: {text!r} is not ADDR:PORT (IPv6 as [ADDR]:PORT)") from error
+    if not colon or not 0 <= number <= 65535 or (address.version == 6 and bare == host):
+        raise OptionError(f"{option}: {text!r} is not ADDR:PORT (IPv6 as [ADDR]:PORT)")
+    return str(address), number
