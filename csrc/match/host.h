@@ -1,0 +1,33 @@
+/* Host names: how they are normalised, and which host entry of a listener they mean.
+ *
+ * Called by matcher.c (Host field) and through it for server names of TLS. Never allocates. */
+#ifndef EDGE_MATCH_HOST_H
+#define EDGE_MATCH_HOST_H
+
+#include "snapshot/image.h"
+
+#define HOST_NAME_BYTES_MAX 253
+
+/* A normalised name: lower case, without port and without the trailing dot. Empty: none given. */
+struct host_name {
+    uint32_t length;
+    char text[HOST_NAME_BYTES_MAX + 3];
+};
+
+enum host_result {
+    HOST_OK = 0,
+    HOST_INVALID = -1 /* not a host[:port] of RFC 3986 §3.2.2; the head parser refuses it too */
+};
+
+/* Names longer than any host name can be become empty: only "any host" may take them. */
+enum host_result host_normalise(struct slice written, struct host_name *out);
+
+/* Index in HOST_ENTRY: exact, then one-label wildcard, then any host; -1: none. */
+int32_t host_lookup(const struct image *image, const struct edge_image_table *table,
+                    const struct host_name *name);
+
+/* The same in an SNI table: index in SNI_ENTRY, -1: none (the fallback is the caller's). */
+int32_t host_lookup_server_name(const struct image *image, const struct edge_image_table *table,
+                                const struct host_name *name);
+
+#endif

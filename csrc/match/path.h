@@ -1,0 +1,13 @@
+/* Does a path match a route's path? Exact, and Prefix by path element (Ingress v1).
+ *
+ * Called by matcher.c for each candidate. Works on the path as the head parser gave it: nothing is
+ * decoded or merged here. Never allocates. */
+#ifndef EDGE_MATCH_PATH_H
+#define EDGE_MATCH_PATH_H
+
+#include "base/slice.h"
+#include "include/edge.h"
+
+bool path_match(uint32_t type, struct slice pattern, struct slice path);
+
+#endif
