@@ -1,0 +1,146 @@
+"""Stable slots: small integers that counters, logs, limits and tables agree on.
+
+Given by key, never by position, kept over restarts through the state file, advanced by compile.py
+alone. A slot whose key left is given out again only after every reader passed the version that
+dropped it (`release`), and then with a new generation, so that no counter is ever continued by
+another object (design page §2). Does no I/O: the controller writes the text.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from edge.model.types import RouteKey, UpstreamKey
+from edge.snapshot.types import Slot
+
+# The sizes of csrc/include/edge.h §4; tests/edge/snapshot/test_slots.py compares them.
+ROUTE_SLOTS = 131_072
+UPSTREAM_SLOTS = 32_768
+LISTENER_SLOTS = 64
+
+
+class SlotTable:
+    """Slots of one kind of thing, by the words of its key."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._used: dict[tuple[str, ...], Slot] = {}
+        self._retired: dict[tuple[str, ...], tuple[Slot, int]] = {}  # version that dropped it
+        self._generations: list[int] = []  # of the newest holder, by index
+        self._free: list[int] = []  # a heap: the lowest index first keeps the counters dense
+
+    def place(self, keys: Iterable[tuple[str, ...]], version: int) -> dict[tuple[str, ...], Slot]:
+        """Give every key its slot in ``version``; keys that are not named any more retire.
+
+        Shape: one entry for each key; the ones over the limit are missing.
+        """
+        wanted = sorted(set(keys))
+        kept = set(wanted)
+        for key in [key for key in self._used if key not in kept]:
+            self._retired[key] = (self._used.pop(key), version)
+        result: dict[tuple[str, ...], Slot] = {}
+        for key in wanted:
+            slot = self._used.get(key) or self._revive(key) or self._allocate()
+            if slot is not None:
+                self._used[key] = result[key] = slot
+        return result
+
+    def release(self, version: int) -> None:
+        """Free what versions up to ``version`` dropped: every reader serves it or a later one."""
+        for key in [key for key, (_, dropped) in self._retired.items() if dropped <= version]:
+            slot, _ = self._retired.pop(key)
+            heapq.heappush(self._free, slot.index)
+
+    def _revive(self, key: tuple[str, ...]) -> Slot | None:
+        """A key that comes back before its slot was freed goes on with its counters."""
+        slot, _ = self._retired.pop(key, (None, 0))
+        return slot
+
+    def _allocate(self) -> Slot | None:
+        if self._free:
+            index = heapq.heappop(self._free)
+            self._generations[index] += 1
+        elif len(self._generations) < self.limit:
+            index = len(self._generations)
+            self._generations.append(1)
+        else:
+            return None
+        return Slot(index, self._generations[index])
+
+    def to_plain(self) -> dict[str, Any]:
+        """Shape: what `from_plain` takes. Retired slots are written as such."""
+        return {
+            "used": [[list(key), slot.index] for key, slot in sorted(self._used.items())],
+            "retired": [[list(key), slot.index, dropped] for key, (slot, dropped) in sorted(self._retired.items())],
+            "generations": self._generations,
+        }
+
+    @classmethod
+    def from_plain(cls, limit: int, plain: Any) -> SlotTable:
+        """Errors: KeyError, TypeError, ValueError for what `to_plain` cannot have written."""
+        table = cls(limit)
+        table._generations = [int(generation) for generation in plain["generations"]]
+        if len(table._generations) > limit or any(not 0 < number < 2**32 for number in table._generations):
+            raise ValueError("generations out of range")
+        taken: set[int] = set()
+
+        def take(index: Any) -> Slot:
+            if not isinstance(index, int) or not 0 <= index < len(table._generations) or index in taken:
+                raise ValueError(f"slot {index!r} is out of range or given twice")
+            taken.add(index)
+            return Slot(index, table._generations[index])
+
+        for words, index in plain["used"]:
+            table._used[tuple(map(str, words))] = take(index)
+        for words, index, dropped in plain["retired"]:
+            table._retired[tuple(map(str, words))] = (take(index), int(dropped))
+        table._free = [index for index in range(len(table._generations)) if index not in taken]
+        return table
+
+
+class SlotTables:
+    """The slot tables of an instance: routes and upstreams."""
+
+    def __init__(self) -> None:
+        self.routes = SlotTable(ROUTE_SLOTS)
+        self.upstreams = SlotTable(UPSTREAM_SLOTS)
+
+    def release(self, version: int) -> None:
+        """Free slots that versions up to ``version`` dropped: every reader serves it or a later one."""
+        self.routes.release(version)
+        self.upstreams.release(version)
+
+    def to_json(self) -> str:
+        """Shape: the text of the state file."""
+        plain = {"format": 1, "routes": self.routes.to_plain(), "upstreams": self.upstreams.to_plain()}
+        return json.dumps(plain, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> SlotTables:
+        """Read a state file back.
+
+        Errors: ValueError when it is none; the caller then starts with `SlotTables()` and says so.
+        """
+        tables = cls()
+        try:
+            plain = json.loads(text)
+            if plain["format"] != 1:
+                raise ValueError(f"unknown format {plain['format']!r}")
+            tables.routes = SlotTable.from_plain(ROUTE_SLOTS, plain["routes"])
+            tables.upstreams = SlotTable.from_plain(UPSTREAM_SLOTS, plain["upstreams"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"not a slot file: {error}") from error
+        return tables
+
+
+def route_words(key: RouteKey) -> tuple[str, ...]:
+    """Shape: a route's key as the slot table takes it."""
+    return (key.kind, key.namespace, key.name, key.host, key.path_type, key.path, key.matches)
+
+
+def upstream_words(key: UpstreamKey) -> tuple[str, ...]:
+    """Shape: an upstream's key as the slot table takes it."""
+    return (key.namespace, key.service, key.port, key.policy)
