@@ -1,0 +1,106 @@
+"""Builds edge.native._edge: cffi glue cut from the real headers, plus every C file under csrc.
+
+Used by setuptools alone (pyproject.toml names ``BuildNative`` as ``build_ext``). A new C file or a
+new declaration between the markers needs no registration here. Objects are kept in build/native
+and compiled again only when their source, a header or this file is newer. Never run at import.
+"""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from setuptools import Extension
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent.parent
+HEADERS = ("csrc/include/edge.h", "bpf/edge_abi.h")
+FOLDERS = ("csrc", "bpf")
+COMPILE = ["-std=gnu11", "-O2", "-g", "-fvisibility=hidden", "-Wall", "-Wextra"]
+LINK = ["-lssl", "-lcrypto", "-l:liburing.a", "-pthread"]
+
+# The kernel's names for integers, as bpf/edge_abi.h writes them (linux/types.h has them in C).
+KERNEL_TYPES = "".join(
+    f"typedef uint{bits}_t {name}{bits};\n"
+    for name, sizes in (("__u", (8, 16, 32, 64)), ("__be", (16, 32)))
+    for bits in sizes
+)
+
+MARKED = re.compile(r"/\* cffi: begin \*/\n(.*?)/\* cffi: end \*/", re.DOTALL)
+
+
+def declarations(header: Path) -> str:
+    """What stands between the markers of a header.
+
+    Errors: ValueError when there is not exactly one marked part.
+    """
+    parts: list[str] = MARKED.findall(header.read_text())
+    if len(parts) != 1:
+        raise ValueError(f"{header}: {len(parts)} parts between cffi markers, expected 1")
+    return parts[0]
+
+
+def defined(text: str) -> str:
+    """The declarations without functions that no C file defines yet."""
+    code = "".join(path.read_text() for path in (ROOT / "csrc").rglob("*.c"))
+
+    def keep(match: re.Match[str]) -> str:
+        body = re.compile(rf"^\w[\w \*]*\b{match[1]}\([^;{{}}]*\)\s*\{{", re.MULTILINE)
+        return match[0] if body.search(code) else ""
+
+    return re.sub(r"^\w[\w \*]*\b(edge_\w+)\([^;{}]*\);", keep, text, flags=re.MULTILINE)
+
+
+def glue(target: Path) -> None:
+    """Write the C source of the Python module, if it would differ from what is there."""
+    from cffi import FFI
+
+    present = [header for header in HEADERS if (ROOT / header).exists()]
+    ffi = FFI()
+    ffi.cdef(KERNEL_TYPES + defined("".join(declarations(ROOT / header) for header in present)))
+    includes = "#include <linux/types.h>\n" + "".join(
+        f'#include "{header.partition("/")[2]}"\n' for header in present
+    )
+    ffi.set_source("edge.native._edge", includes)
+    fresh = target.with_suffix(".new")
+    ffi.emit_c_code(str(fresh))
+    if target.exists() and target.read_bytes() == fresh.read_bytes():
+        fresh.unlink()
+    else:
+        fresh.replace(target)
+
+
+class BuildNative(build_ext):
+    """setuptools' build_ext for the one extension of this project."""
+
+    def build_extension(self, ext: Extension) -> None:
+        """Emit the glue, compile what is stale in parallel, link."""
+        folder = ROOT / "build" / "native"
+        folder.mkdir(parents=True, exist_ok=True)
+        source = folder / "_edge.c"
+        glue(source)
+        include = [str(ROOT / name) for name in FOLDERS]
+        headers = [path for name in FOLDERS for path in (ROOT / name).rglob("*.h")]
+        rules = max(path.stat().st_mtime for path in [*headers, Path(__file__)])
+        sources = [source, *sorted((ROOT / "csrc").rglob("*.c"))]
+
+        def compiled(path: Path) -> str:
+            name = path.relative_to(ROOT).with_suffix(".o").as_posix().replace("/", "-")
+            target = folder / name
+            if not target.exists() or target.stat().st_mtime < max(rules, path.stat().st_mtime):
+                quiet = ["-Wno-unused-parameter"] if path == source else []
+                command = [*self.compiler.compiler_so, *COMPILE, *quiet]
+                command += [f"-I{item}" for item in include]
+                command += [f"-I{item}" for item in self.include_dirs]
+                self.spawn([*command, "-c", str(path), "-o", str(target)])
+            return str(target)
+
+        with ThreadPoolExecutor(2) as pool:
+            objects = list(pool.map(compiled, sources))
+        output = Path(self.get_ext_fullpath(ext.name))
+        output.parent.mkdir(parents=True, exist_ok=True)
+        # Replaced in one step: a running process keeps the file that it has mapped.
+        fresh = output.with_name(output.name + ".new")
+        self.spawn([*self.compiler.linker_so, *objects, "-o", str(fresh), *LINK])
+        fresh.replace(output)
