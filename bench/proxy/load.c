@@ -1,0 +1,252 @@
+/*
+ * The load generator of the proxy benchmarks: N kept connections, one request in flight on each,
+ * as fast as answered (RATE 0) or at a fixed rate (latency from the moment a request was due).
+ * It reads the processor time of the given processes at both ends of its own window, so that no
+ * other program wakes in between. Started by bench/proxy/http1.py and the end-to-end stories;
+ * prints one JSON line. It never retries: an odd answer or a closed connection is counted and ends
+ * the connection.
+ *
+ * usage: load ADDRESS PORT CONNECTIONS SECONDS RATE HOST PATH [PID...]
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define CONNECTIONS_MAX 1024
+#define SAMPLES_MAX (4 << 20)
+#define WARM_NS 300000000ull
+#define EVENTS 128
+
+struct connection {
+    int fd;
+    int busy;
+    uint64_t due;
+    size_t got;     /* bytes of the answer in buffer */
+    size_t expects; /* whole answer, 0 while the head is incomplete */
+    char buffer[16384];
+};
+
+static struct connection connections[CONNECTIONS_MAX];
+static int idle[CONNECTIONS_MAX];
+static int idle_count;
+static char request[2048];
+static size_t request_bytes;
+static uint32_t *samples;
+static uint64_t done, errors, closed;
+
+static uint64_t now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
+}
+
+/* Processor time of all threads of a process, in nanoseconds. */
+static uint64_t spent(const char *pid)
+{
+    char path[320];
+    snprintf(path, sizeof(path), "/proc/%s/task", pid);
+    DIR *tasks = opendir(path);
+    if (!tasks)
+        return 0;
+    uint64_t sum = 0;
+    for (struct dirent *task; (task = readdir(tasks));) {
+        unsigned long long value;
+        snprintf(path, sizeof(path), "/proc/%.20s/task/%.20s/schedstat", pid, task->d_name);
+        FILE *file = task->d_name[0] == '.' ? NULL : fopen(path, "r");
+        if (!file)
+            continue;
+        if (fscanf(file, "%llu", &value) == 1)
+            sum += value;
+        fclose(file);
+    }
+    closedir(tasks);
+    return sum;
+}
+
+static void fail(struct connection *c)
+{
+    closed++;
+    errors += (uint64_t)c->busy;
+    close(c->fd);
+    c->fd = -1;
+}
+
+static void ask(struct connection *c, uint64_t due)
+{
+    c->busy = 1;
+    c->due = due;
+    c->got = c->expects = 0;
+    if (send(c->fd, request, request_bytes, MSG_NOSIGNAL) != (ssize_t)request_bytes)
+        fail(c);
+}
+
+/* Whole length of the answer: 0 = head incomplete, (size_t)-1 = not what we asked for. */
+static size_t measure(struct connection *c)
+{
+    char *end = memmem(c->buffer, c->got, "\r\n\r\n", 4);
+    if (!end)
+        return c->got == sizeof(c->buffer) ? (size_t)-1 : 0;
+    if (memcmp(c->buffer, "HTTP/1.1 200", 12) != 0)
+        return (size_t)-1;
+    for (char *line = c->buffer; line && line < end;) {
+        line = memmem(line, (size_t)(end - line), "\r\n", 2);
+        if (!line)
+            break;
+        line += 2;
+        if (!strncasecmp(line, "content-length:", 15))
+            return (size_t)(end + 4 - c->buffer) + strtoul(line + 15, NULL, 10);
+    }
+    return (size_t)-1;
+}
+
+/* Take what has come; 1 when the answer is whole. */
+static int take(struct connection *c)
+{
+    size_t kept =
+        c->got < sizeof(c->buffer) ? c->got : 0; /* body bytes beyond a buffer are dropped */
+    ssize_t got = recv(c->fd, c->buffer + kept, sizeof(c->buffer) - kept, 0);
+    if (got < 0 && errno == EAGAIN)
+        return 0;
+    if (got <= 0 || !c->busy) {
+        fail(c);
+        return 0;
+    }
+    c->got += (size_t)got;
+    if (!c->expects)
+        c->expects = measure(c);
+    if (c->expects == (size_t)-1 || (c->expects && c->got > c->expects)) {
+        fail(c);
+        return 0;
+    }
+    return c->expects && c->got == c->expects;
+}
+
+static int compare(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 8) {
+        fprintf(stderr, "usage: load ADDRESS PORT CONNECTIONS SECONDS RATE HOST PATH [PID...]\n");
+        return 2;
+    }
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    int count = atoi(argv[3]), pids = argc - 8;
+    double seconds = atof(argv[4]);
+    uint64_t step = atof(argv[5]) > 0 ? (uint64_t)(1e9 / atof(argv[5])) : 0;
+    if (count < 1 || count > CONNECTIONS_MAX || pids > 16)
+        return 2;
+    alarm((unsigned)seconds + 30);
+    request_bytes = (size_t)snprintf(request, sizeof(request),
+                                     "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: load/1\r\n"
+                                     "Accept: */*\r\nAccept-Encoding: identity\r\n\r\n",
+                                     argv[7], argv[6]);
+    samples = malloc(SAMPLES_MAX * sizeof(*samples));
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_port = htons((uint16_t)atoi(argv[2]))};
+    if (inet_pton(AF_INET, argv[1], &address.sin_addr) != 1)
+        return 2;
+    int loop = epoll_create1(0), one = 1;
+    for (int i = 0; i < count; i++) {
+        struct connection *c = &connections[i];
+        c->fd = socket(AF_INET, SOCK_STREAM, 0);
+        if (connect(c->fd, (struct sockaddr *)&address, sizeof(address))) {
+            perror("load: connect");
+            return 1;
+        }
+        fcntl(c->fd, F_SETFL, O_NONBLOCK);
+        setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+        struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
+        epoll_ctl(loop, EPOLL_CTL_ADD, c->fd, &event);
+        idle[idle_count++] = i;
+    }
+
+    uint64_t start = now() + WARM_NS, stop = start + (uint64_t)(seconds * 1e9);
+    uint64_t next = now(), began = 0, ended = 0, before[16] = {0}, after[16] = {0}, late = 0;
+    size_t sampled = 0;
+    for (;;) {
+        uint64_t t = now();
+        if (!began && t >= start) {
+            began = t;
+            done = 0;
+            for (int i = 0; i < pids; i++)
+                before[i] = spent(argv[8 + i]);
+        }
+        if (began && !ended && t >= stop) {
+            ended = t;
+            for (int i = 0; i < pids; i++)
+                after[i] = spent(argv[8 + i]);
+        }
+        /* After the window: wait for what is still in flight, at most two seconds. */
+        if (ended && (closed + (uint64_t)idle_count >= (uint64_t)count || t > stop + 2000000000ull))
+            break;
+        while (!ended && idle_count > 0 && (!step || next <= t)) {
+            struct connection *c = &connections[idle[--idle_count]];
+            if (c->fd >= 0)
+                ask(c, step ? next : t);
+            next += step;
+        }
+        if (step && next + 1000000000ull < t) {
+            late += (t - next) / step; /* no connection free for a second: say so, do not burst */
+            next = t;
+        }
+        struct timespec wait = {.tv_sec = 1};
+        if (step && !ended && idle_count > 0) {
+            uint64_t left = next > now() ? next - now() : 0;
+            wait = (struct timespec){.tv_sec = (time_t)(left / 1000000000ull),
+                                     .tv_nsec = (long)(left % 1000000000ull)};
+        }
+        struct epoll_event events[EVENTS];
+        int ready = epoll_pwait2(loop, events, EVENTS, &wait, NULL);
+        for (int i = 0; i < ready; i++) {
+            struct connection *c = events[i].data.ptr;
+            if (c->fd < 0 || !take(c))
+                continue;
+            c->busy = 0;
+            idle[idle_count++] = (int)(c - connections);
+            if (began && !ended) {
+                done++;
+                if (sampled < SAMPLES_MAX)
+                    samples[sampled++] = (uint32_t)((now() - c->due) / 1000);
+            }
+        }
+        if (closed >= (uint64_t)count)
+            break;
+    }
+    uint64_t unanswered = 0;
+    for (int i = 0; i < count; i++)
+        unanswered += (uint64_t)(connections[i].fd >= 0 && connections[i].busy);
+    if (!ended)
+        ended = now();
+    qsort(samples, sampled, sizeof(*samples), compare);
+    printf("{\"requests\": %llu, \"errors\": %llu, \"closed\": %llu, \"unanswered\": %llu, "
+           "\"late\": %llu, \"seconds\": %.4f, \"p50_us\": %u, \"p99_us\": %u, \"max_us\": %u, "
+           "\"cpu_us\": [",
+           (unsigned long long)done, (unsigned long long)errors, (unsigned long long)closed,
+           (unsigned long long)unanswered, (unsigned long long)late, (double)(ended - began) / 1e9,
+           sampled ? samples[sampled / 2] : 0, sampled ? samples[sampled * 99 / 100] : 0,
+           sampled ? samples[sampled - 1] : 0);
+    for (int i = 0; i < pids; i++)
+        printf("%s%.1f", i ? ", " : "", (double)(after[i] - before[i]) / 1000);
+    printf("]}\n");
+    return 0;
+}
