@@ -75,7 +75,9 @@ void loop_destroy(struct loop *loop);
 enum edge_loop_kind loop_kind(const struct loop *loop);
 
 void loop_listen(struct loop *loop, struct loop_listener *listener);
-/* Connections that the kernel has queued stay in the queue for whoever accepts next. */
+/* Connections that the kernel has queued stay in the queue for whoever accepts next. What was
+ * taken before still comes to accepted(); listener->loop is 0 when none can come any more, and
+ * only then (and not inside accepted()) is the listener's memory the caller's again. */
 void loop_unlisten(struct loop_listener *listener);
 
 void loop_socket_init(struct loop *loop, struct loop_socket *socket, int fd,
