@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Final
 
 from edge.errors import NativeError
-from edge.native import _edge
 
+_edge: Final[Any] = import_module("edge.native._edge")
 ffi: Final[Any] = _edge.ffi
 lib: Final[Any] = _edge.lib
 

@@ -1,0 +1,37 @@
+/* Hashes: of names for the image's tables, and of words for checksums.
+ *
+ * Called by snapshot (build, check) and match. Not for secrets, not against an attacker who can
+ * choose table contents: see edge_text_hash in hash.c. */
+#ifndef EDGE_BASE_HASH_H
+#define EDGE_BASE_HASH_H
+
+#include <stdint.h>
+#include <string.h>
+
+#define HASH_ODD_A UINT64_C(0x9e3779b97f4a7c15)
+#define HASH_ODD_B UINT64_C(0xd6e8feb86659fd93)
+
+/* One to one, so that two different inputs never meet. */
+static inline uint64_t hash_mix(uint64_t word)
+{
+    word ^= word >> 32;
+    word *= HASH_ODD_B;
+    word ^= word >> 32;
+    word *= HASH_ODD_B;
+    return word ^ word >> 32;
+}
+
+static inline uint64_t hash_word(uint64_t state, uint64_t word)
+{
+    state = (state ^ word) * HASH_ODD_A;
+    return state ^ state >> 29;
+}
+
+static inline uint64_t hash_load(const void *at)
+{
+    uint64_t word;
+    memcpy(&word, at, sizeof(word));
+    return word;
+}
+
+#endif
