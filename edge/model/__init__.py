@@ -1,0 +1,1 @@
+"""What the objects mean: linked, judged, free of Kubernetes. Pure."""

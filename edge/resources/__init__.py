@@ -1,0 +1,1 @@
+"""Raw objects as last seen, and the kinds that we read."""

@@ -1,7 +1,7 @@
 """Raw objects as last seen, by kind, namespace and name; unjudged.
 
 Written by the controller's loop task alone (sources only send events), read by edge/model. Never
-decodes an object: a wrong one is kept as it came, so that the model can say what is wrong with it.
+judges an object: a wrong one is kept as it came, so that the model can say what is wrong with it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from edge.resources import kinds
 
 Key = tuple[str, str, str]  # kind, namespace, name
 
@@ -33,6 +35,7 @@ class ResourceStore:
 
     def __init__(self, events: Iterable[ResourceEvent] = ()) -> None:
         self._objects: dict[str, dict[tuple[str, str], Mapping[str, Any]]] = {}
+        self._typed: dict[Key, kinds.Struct | kinds.Problem] = {}
         self.apply(events)
 
     def apply(self, events: Iterable[ResourceEvent]) -> frozenset[Key]:
@@ -45,6 +48,7 @@ class ResourceStore:
             objects = self._objects.setdefault(event.kind, {})
             place = (event.namespace, event.name)
             before.setdefault(event.key, objects.get(place))
+            self._typed.pop(event.key, None)
             if event.raw is None:
                 objects.pop(place, None)
             else:
@@ -59,6 +63,15 @@ class ResourceStore:
         """Shape: (namespace, name, raw), by namespace and name."""
         for (namespace, name), raw in sorted(self._objects.get(kind, {}).items(), key=lambda item: item[0]):
             yield namespace, name, raw
+
+    def typed(self, kind: str) -> Iterator[tuple[str, str, kinds.Struct | kinds.Problem]]:
+        """Shape: (namespace, name, struct of kinds.py or what is wrong), decoded once for each change."""
+        for namespace, name, raw in self.of_kind(kind):
+            key = (kind, namespace, name)
+            found = self._typed.get(key)
+            if found is None:
+                found = self._typed[key] = kinds.decode(kind, raw)
+            yield namespace, name, found
 
     def kinds(self) -> tuple[str, ...]:
         """Shape: the kinds that have objects, in order."""

@@ -1,0 +1,1 @@
+"""The model with a version, stable slots and digests. Pure."""

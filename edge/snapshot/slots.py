@@ -74,7 +74,9 @@ class SlotTable:
         """Shape: what `from_plain` takes. Retired slots are written as such."""
         return {
             "used": [[list(key), slot.index] for key, slot in sorted(self._used.items())],
-            "retired": [[list(key), slot.index, dropped] for key, (slot, dropped) in sorted(self._retired.items())],
+            "retired": [
+                [list(key), slot.index, dropped] for key, (slot, dropped) in sorted(self._retired.items())
+            ],
             "generations": self._generations,
         }
 

@@ -29,6 +29,8 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class PlacedListener:
+    """A listener; its slot is its place among the options."""
+
     slot: Slot
     listener: Listener
 
@@ -44,6 +46,8 @@ class PlacedRoute:
 
 @dataclass(frozen=True, slots=True)
 class PlacedUpstream:
+    """An upstream with the endpoints that it has in this version."""
+
     slot: Slot
     upstream: Upstream
     endpoints: tuple[Endpoint, ...]

@@ -1,0 +1,115 @@
+"""Annotations of an Ingress: values, units, and what we do not serve.
+
+Called by ingress.py. A value that cannot be read becomes a warning and the default stays. An
+annotation of ingress-nginx that we do not know yet is a warning, too; one that guards access (or
+turns the Ingress into a canary) is an error and the Ingress is not served: without its guard a
+route must not open. Source: ingress-nginx 1.15, annotations.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edge.model.diagnostics import ObjectRef
+from edge.model.findings import Findings
+from edge.model.types import Delay
+from edge.resources.kinds import shown
+
+NGINX = "nginx.ingress.kubernetes.io/"
+OURS = "xdp-edge.dev/"
+
+BODY_BYTES_MAX = 1 << 20  # ingress-nginx' proxy-body-size of 1m: what its users expect
+DURATION_MS_MAX = 3_600_000
+DELAY_MS_MAX = 60_000
+
+_SUPPORTED = frozenset(
+    {
+        NGINX + "ssl-redirect",
+        NGINX + "proxy-body-size",
+        NGINX + "proxy-connect-timeout",
+        NGINX + "proxy-read-timeout",
+        NGINX + "proxy-send-timeout",
+        OURS + "ssl-redirect",
+        OURS + "fault-delay",
+    }
+)
+_GUARDS = re.compile(
+    r"(auth-(?!proxy-set-headers|cache).*|satisfy|(whitelist|allowlist|denylist)-source-range|canary"
+    r"|enable-(modsecurity|owasp-core-rules|global-auth)|modsecurity-.*|server-snippet|configuration-snippet)"
+)
+_SIZE = re.compile(r"(\d{1,15})([kKmMgG]?)")
+_SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_SECONDS = re.compile(r"(\d{1,9})(s?)")
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(ms|s|m)")
+_DURATION_UNITS = {"ms": 1, "s": 1_000, "m": 60_000}
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the annotations of one Ingress ask for. Units: bytes, milliseconds; None: the default."""
+
+    body_bytes_max: int = BODY_BYTES_MAX
+    connect_ms: int | None = None
+    read_ms: int | None = None
+    send_ms: int | None = None
+    redirect_https: bool = True
+    filters: tuple[Delay, ...] = ()
+
+
+def read(annotations: Mapping[str, str], ref: ObjectRef, findings: Findings) -> Wishes | None:
+    """Read what we know; None: the Ingress asks for a guard that we cannot give."""
+    served = True
+    for name in annotations:
+        if name in _SUPPORTED or not name.startswith((NGINX, OURS)):
+            continue
+        bare = name.partition("/")[2]
+        guard = name.startswith(NGINX) and _GUARDS.fullmatch(bare) and annotations[name] != "false"
+        if guard:
+            served = False
+            message = f"{shown(name)} is not supported yet, and without it the Ingress must not be served"
+            findings.error(ref, _field(name), "UnsupportedAnnotation", message)
+        else:
+            message = f"{shown(name)} is not supported and has no effect"
+            findings.warning(ref, _field(name), "UnsupportedAnnotation", message)
+    if not served:
+        return None
+
+    def number(
+        name: str, pattern: re.Pattern[str], units: Mapping[str, int], lowest: int, most: int
+    ) -> int | None:
+        text = annotations.get(name)
+        if text is None:
+            return None
+        found = pattern.fullmatch(text.strip())
+        value = round(float(found[1]) * units[found[2].lower()]) if found else -1
+        if lowest <= value <= most:
+            return value
+        message = f"{shown(text)} cannot be used; the default stays"
+        findings.warning(ref, _field(name), "InvalidAnnotation", message)
+        return None
+
+    seconds = {"": 1_000, "s": 1_000}
+    body = number(NGINX + "proxy-body-size", _SIZE, _SIZE_UNITS, 0, 1 << 50)
+    delay = number(OURS + "fault-delay", _DURATION, _DURATION_UNITS, 0, DELAY_MS_MAX)
+    redirect = True
+    for name in (NGINX + "ssl-redirect", OURS + "ssl-redirect"):  # ours is read last: it wins
+        text = annotations.get(name)
+        if text in ("true", "false"):
+            redirect = text == "true"
+        elif text is not None:
+            message = f"{shown(text)} is neither 'true' nor 'false'; the default stays"
+            findings.warning(ref, _field(name), "InvalidAnnotation", message)
+    return Wishes(
+        body_bytes_max=BODY_BYTES_MAX if body is None else body,
+        connect_ms=number(NGINX + "proxy-connect-timeout", _SECONDS, seconds, 1_000, DURATION_MS_MAX),
+        read_ms=number(NGINX + "proxy-read-timeout", _SECONDS, seconds, 1_000, 24 * DURATION_MS_MAX),
+        send_ms=number(NGINX + "proxy-send-timeout", _SECONDS, seconds, 1_000, 24 * DURATION_MS_MAX),
+        redirect_https=redirect,
+        filters=(Delay(delay),) if delay else (),
+    )
+
+
+def _field(name: str) -> str:
+    return f"metadata.annotations[{ascii(name[:100])[1:-1]}]"
