@@ -1,0 +1,80 @@
+"""The node's own addresses, read and followed through netlink (pyroute2).
+
+Called by the controller (in a thread) to turn a listener on 0.0.0.0 or :: into VIPs, and by plane for
+scope: node. Reads only; in the network namespace of the calling thread.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Iterable
+from ipaddress import ip_address
+
+from edge.errors import XdpError
+from edge.model.types import Address
+
+
+def local_addresses(interfaces: Iterable[str] = ()) -> frozenset[Address]:
+    """Addresses of the named interfaces, of all when none is named; loopback's own are left out.
+
+    Errors: XdpError when netlink refuses.
+    """
+    from pyroute2 import IPRoute
+
+    names = set(interfaces)
+    found: set[Address] = set()
+    try:
+        with IPRoute() as netlink:
+            labels = {link["index"]: link.get_attr("IFLA_IFNAME") for link in netlink.get_links()}
+            for entry in netlink.get_addr():
+                if names and labels.get(entry["index"]) not in names:
+                    continue
+                text = entry.get_attr("IFA_LOCAL") or entry.get_attr("IFA_ADDRESS")
+                if text:
+                    found.add(ip_address(text))
+    except OSError as error:
+        raise XdpError(f"cannot read the node's addresses: {error}") from error
+    return frozenset(address for address in found if not address.is_loopback)
+
+
+def expand(address: Address, local: Iterable[Address]) -> list[Address]:
+    """A listener's address as the addresses that reach it; ``::`` takes IPv4 too."""
+    if not address.is_unspecified:
+        return [address]
+    return sorted(
+        (one for one in local if address.version == 6 or one.version == 4), key=lambda one: (one.version, one)
+    )
+
+
+class AddressWatch:
+    """Says when addresses change. ``fileno`` becomes readable; ``drain`` empties it."""
+
+    def __init__(self) -> None:
+        import socket
+
+        # Groups RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR of rtnetlink(7).
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
+        )
+        self._socket.bind((0, 0x10 | 0x100))
+
+    def fileno(self) -> int:
+        """For an event loop."""
+        return self._socket.fileno()
+
+    def drain(self) -> bool:
+        """Forget what was announced; True if anything was. A lost announcement counts as one."""
+        changed = False
+        while select.select([self._socket], [], [], 0)[0]:
+            changed = True
+            try:
+                self._socket.recv(65536)
+            except BlockingIOError:
+                break
+            except OSError:
+                continue
+        return changed
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
