@@ -1,0 +1,641 @@
+/* HTTP/1 towards clients: a connection is a sequence of exchanges, answered in their order.
+ *
+ * Called by the worker's accept, by the transport, and by proxy/exchange.c through the table at
+ * the end. Reads heads from the shared buffers into a stash of its own, watches head, body and
+ * idle timeouts, writes answers. Never routes and never chooses a status. */
+#include "proxy/proxy.h"
+
+#include <arpa/inet.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "match/matcher.h"
+#include "proxy/deadline.h"
+#include "proxy/h1_stream.h"
+
+#define LINGER_MS 2000 /* unread request bytes would make close() destroy the answer */
+
+enum downstream_state { DOWN_HEAD = 1, DOWN_EXCHANGE, DOWN_LINGER, DOWN_CLOSED };
+
+struct h1_downstream {
+    struct transport transport;
+    struct proxy *proxy;
+    struct list link;
+    struct deadline deadline;
+    struct exchange_client client;
+    uint64_t settings_version; /* image version that the next four were read from */
+    struct h1_limits limits;
+    uint32_t idle_ms, head_ms;
+    struct h1_sender sender;
+    struct h1_reader reader;
+    struct block *stash; /* the present head, then what came with it */
+    size_t stash_length, taken, head_end, scanned;
+    struct block *ahead; /* came while an exchange was under way */
+    size_t ahead_length;
+    uint8_t state;
+    bool receiving;     /* a receive is outstanding */
+    bool wants_body;    /* what it brings belongs to the request body */
+    bool replayable;    /* all of the body that was passed on still stands in the stash */
+    bool eof;           /* the client ended its side */
+    bool expects;       /* 100 Continue was asked for and not yet sent */
+    bool close;         /* the present answer is the last */
+    struct exchange exchange;
+};
+
+static const struct exchange_downstream_ops OPS;
+static void read_head(struct h1_downstream *down);
+
+static struct h1_downstream *of(struct transport *transport)
+{
+    return LIST_OWNER(transport, struct h1_downstream, transport);
+}
+
+static struct h1_downstream *of_exchange(struct exchange *exchange)
+{
+    return LIST_OWNER(exchange, struct h1_downstream, exchange);
+}
+
+static void drop(struct h1_downstream *down)
+{
+    if (down->state == DOWN_CLOSED)
+        return;
+    down->state = DOWN_CLOSED;
+    deadline_release(&down->deadline);
+    transport_close(&down->transport);
+}
+
+/* The connection is of no use any more; an exchange on it ends as the client's fault. */
+static void fail(struct h1_downstream *down, uint8_t kind)
+{
+    if (down->state == DOWN_EXCHANGE)
+        exchange_downstream_failed(&down->exchange, kind);
+    drop(down);
+}
+
+static void closed(struct transport *transport)
+{
+    struct h1_downstream *down = of(transport);
+    struct proxy *proxy = down->proxy;
+    list_remove(&down->link);
+    h1_sender_release(&down->sender);
+    h1_reader_release(&down->reader, &proxy->blocks);
+    blocks_give(&proxy->blocks, down->stash);
+    blocks_give(&proxy->blocks, down->ahead);
+    COUNT(proxy->lane->connections_open, (uint64_t)-1);
+    free(down);
+}
+
+static void receive(struct h1_downstream *down)
+{
+    if (down->receiving || down->eof)
+        return;
+    down->receiving = true;
+    transport_recv(&down->transport);
+}
+
+static bool append(struct h1_downstream *down, struct block **block, size_t *have,
+                   const uint8_t *data, size_t length)
+{
+    if (!*block || (*block)->bytes < *have + length) {
+        struct block *larger = blocks_take(&down->proxy->blocks, *have + length);
+        if (!larger)
+            return false;
+        if (*block)
+            memcpy(larger->data, (*block)->data, *have);
+        blocks_give(&down->proxy->blocks, *block);
+        *block = larger;
+    }
+    memcpy((*block)->data + *have, data, length);
+    *have += length;
+    return true;
+}
+
+/* ---- heads ----------------------------------------------------------------------------------- */
+
+/* Limits and trust follow the image, also on connections that are older than it. */
+static void read_settings(struct h1_downstream *down)
+{
+    const struct snapshot_view *view = down->proxy->view;
+    if (!view || down->settings_version == view->version)
+        return;
+    int32_t index = match_listener(&view->image, down->client.listener_slot);
+    if (index < 0)
+        return;
+    const struct edge_image_listener *listener = &view->image.listeners[index];
+    down->settings_version = view->version;
+    down->limits.head_bytes_max = listener->head_bytes_max;
+    down->limits.target_bytes_max = listener->target_bytes_max;
+    down->idle_ms = listener->idle_ms;
+    down->head_ms = listener->head_ms;
+    down->client.trusted =
+        forward_trusts(&view->image, down->client.listener_slot, down->client.address);
+}
+
+static void refuse(struct h1_downstream *down, uint8_t kind)
+{
+    down->state = DOWN_EXCHANGE;
+    down->close = true;
+    down->reader.ended = false; /* whatever follows is not understood */
+    down->reader.kind = BODY_UNTIL_CLOSE;
+    exchange_init(&down->exchange, down->proxy, &OPS, &down->client);
+    exchange_begin_refused(&down->exchange, kind);
+}
+
+static uint8_t failure_of(long error)
+{
+    switch (error) {
+    case H1_ERR_HEAD_TOO_LARGE:
+    case H1_ERR_FIELD_COUNT:
+        return FAILURE_HEAD_TOO_LARGE;
+    case H1_ERR_TARGET_TOO_LONG:
+        return FAILURE_TARGET_TOO_LONG;
+    case H1_ERR_VERSION:
+        return FAILURE_VERSION;
+    case H1_ERR_METHOD:
+    case H1_ERR_CODING:
+        return FAILURE_UNSUPPORTED;
+    default:
+        return FAILURE_SYNTAX;
+    }
+}
+
+static void begin(struct h1_downstream *down, const struct h1_head *head)
+{
+    struct exchange *exchange = &down->exchange;
+    size_t bytes = offsetof(struct h1_head, field) + head->field_count * sizeof(struct h1_field);
+
+    deadline_clear(&down->deadline);
+    down->state = DOWN_EXCHANGE;
+    down->close = !head->keep_alive;
+    down->expects = head->expect_continue;
+    down->replayable = head->body == BODY_LENGTH;
+    h1_reader_begin(&down->reader, head);
+    exchange_init(exchange, down->proxy, &OPS, &down->client);
+    struct h1_head *copy = arena_alloc(&exchange->arena, bytes);
+    if (!copy) {
+        down->close = true;
+        exchange_begin_refused(exchange, FAILURE_MEMORY);
+        return;
+    }
+    memcpy(copy, head, bytes);
+    /* Watch for the client's end, and for the next request, while the answer is made. */
+    if (head->body == BODY_NONE && down->taken == down->stash_length)
+        receive(down);
+    exchange_begin(exchange, copy);
+}
+
+static void read_head(struct h1_downstream *down)
+{
+    struct h1_head *head = &down->proxy->scratch;
+    read_settings(down);
+    long used = h1_parse_request((const char *)down->stash->data, down->stash_length,
+                                 &down->limits, &down->scanned, head);
+    if (used > 0) {
+        down->scanned = 0;
+        down->taken = down->head_end = (size_t)used;
+        begin(down, head);
+    } else if (used < 0) {
+        refuse(down, failure_of(used));
+    } else if (down->eof) {
+        drop(down);
+    } else {
+        if (down->head_end == 0) /* the head's time runs from its first byte */
+            deadline_set(&down->deadline, proxy_now_ms(down->proxy), down->head_ms);
+        down->head_end = 1;
+        receive(down);
+    }
+}
+
+/* The answer has left: what came behind the request is the next one. */
+static void next_request(struct h1_downstream *down)
+{
+    struct blocks *blocks = &down->proxy->blocks;
+    size_t rest = down->stash_length - down->taken;
+    if (down->reader.kind == BODY_LENGTH && !down->reader.ended) {
+        size_t skipped = down->reader.left < rest ? (size_t)down->reader.left : rest;
+        down->taken += skipped;
+        rest -= skipped;
+    }
+    h1_reader_release(&down->reader, blocks);
+    down->state = DOWN_HEAD;
+    down->scanned = down->head_end = 0;
+    down->wants_body = false;
+    if (rest > 0)
+        memmove(down->stash->data, down->stash->data + down->taken, rest);
+    down->stash_length = rest;
+    down->taken = 0;
+    if (down->ahead) {
+        bool kept = append(down, &down->stash, &down->stash_length, down->ahead->data,
+                           down->ahead_length);
+        blocks_give(blocks, down->ahead);
+        down->ahead = 0;
+        down->ahead_length = 0;
+        if (!kept) {
+            drop(down);
+            return;
+        }
+    }
+    if (down->stash_length > 0) {
+        read_head(down);
+        return;
+    }
+    blocks_give(blocks, down->stash);
+    down->stash = 0;
+    if (down->eof || down->proxy->draining) {
+        drop(down);
+        return;
+    }
+    deadline_set(&down->deadline, proxy_now_ms(down->proxy), down->idle_ms);
+    receive(down);
+}
+
+/* All of the answer was handed to the kernel. */
+static void complete(struct h1_downstream *down)
+{
+    struct exchange *exchange = &down->exchange;
+    exchange_response_sent(exchange);
+    if (!exchange->finished) { /* half of a tunnel */
+        transport_shutdown(&down->transport);
+        return;
+    }
+    if (!down->close) {
+        next_request(down);
+        return;
+    }
+    bool unread = !down->reader.ended || down->taken < down->stash_length || down->ahead;
+    if (!unread || down->eof || exchange->tunnel) {
+        drop(down);
+        return;
+    }
+    down->state = DOWN_LINGER;
+    transport_shutdown(&down->transport);
+    deadline_set(&down->deadline, proxy_now_ms(down->proxy), LINGER_MS);
+    receive(down);
+}
+
+/* ---- the transport's events ------------------------------------------------------------------ */
+
+static void pass_body(struct h1_downstream *down, uint8_t *data, size_t length)
+{
+    struct exchange_piece piece;
+    down->wants_body = false;
+    long used = h1_reader_feed(&down->reader, data, length, &piece);
+    if (used < 0) {
+        if (down->exchange.response_begun) {
+            fail(down, FAILURE_SYNTAX);
+            return;
+        }
+        down->close = true;
+        down->reader.ended = false;
+        exchange_refuse(&down->exchange, FAILURE_SYNTAX);
+        return;
+    }
+    if ((size_t)used < length && /* the next request's */
+        !append(down, &down->ahead, &down->ahead_length, data + used, length - (size_t)used)) {
+        blocks_give(&down->proxy->blocks, piece.block);
+        fail(down, FAILURE_MEMORY);
+        return;
+    }
+    if (piece.length > 0 || piece.end)
+        exchange_request_body(&down->exchange, &piece);
+    else
+        OPS.credit(&down->exchange); /* framing only: go on */
+}
+
+static void ended(struct h1_downstream *down, int length)
+{
+    down->eof = true;
+    if (down->state != DOWN_EXCHANGE) {
+        drop(down);
+        return;
+    }
+    if (length == 0 && down->exchange.tunnel) {
+        struct exchange_piece end = {.end = true};
+        down->reader.ended = true;
+        down->wants_body = false;
+        exchange_request_body(&down->exchange, &end);
+        if (down->exchange.response_done && h1_sender_empty(&down->sender))
+            complete(down);
+        return;
+    }
+    /* A half-closed client still waits for its answer; one that broke off does not. */
+    if (length < 0 || down->wants_body)
+        fail(down, FAILURE_RESET);
+}
+
+static void received(struct transport *transport, uint8_t *data, int length)
+{
+    struct h1_downstream *down = of(transport);
+    down->receiving = false;
+    if (down->state == DOWN_CLOSED)
+        return;
+    if (length <= 0) {
+        ended(down, length);
+        return;
+    }
+    COUNT(down->proxy->lane->bytes_in, (uint64_t)length);
+    if (down->state == DOWN_LINGER) {
+        receive(down);
+    } else if (down->state == DOWN_EXCHANGE && down->wants_body) {
+        deadline_clear(&down->deadline);
+        pass_body(down, data, (size_t)length);
+    } else if (down->state == DOWN_EXCHANGE) {
+        if (!append(down, &down->ahead, &down->ahead_length, data, (size_t)length))
+            fail(down, FAILURE_MEMORY);
+    } else if (append(down, &down->stash, &down->stash_length, data, (size_t)length)) {
+        read_head(down);
+    } else {
+        drop(down);
+    }
+}
+
+static void sent(struct transport *transport, int result)
+{
+    struct h1_downstream *down = of(transport);
+    if (down->state == DOWN_CLOSED)
+        return;
+    if (result < 0) {
+        fail(down, FAILURE_RESET);
+        return;
+    }
+    if (!h1_sender_sent(&down->sender) || down->state != DOWN_EXCHANGE)
+        return;
+    if (!down->wants_body)
+        deadline_clear(&down->deadline);
+    if (down->exchange.response_done)
+        complete(down);
+    else
+        exchange_response_credit(&down->exchange);
+}
+
+static void passed(struct deadline *deadline)
+{
+    struct h1_downstream *down = LIST_OWNER(deadline, struct h1_downstream, deadline);
+    if (down->state == DOWN_HEAD && down->stash_length > 0)
+        refuse(down, FAILURE_TIMEOUT);
+    else
+        fail(down, FAILURE_TIMEOUT);
+}
+
+/* ---- what the exchange asks --------------------------------------------------------------------- */
+
+/* May another request follow on this connection? */
+static bool keeps(const struct h1_downstream *down)
+{
+    const struct h1_reader *reader = &down->reader;
+    bool read = reader->ended || (reader->kind == BODY_LENGTH &&
+                                  reader->left <= down->stash_length - down->taken);
+    return !down->close && !down->proxy->draining && read;
+}
+
+static void write_head(struct h1_downstream *down, const struct h1_head *head, bool interim)
+{
+    const struct exchange *exchange = &down->exchange;
+    struct proxy *proxy = down->proxy;
+    bool dated = false;
+    struct slice upgrade = {0, 0};
+    size_t bytes = head->reason.length + 192;
+    for (uint32_t i = 0; i < head->field_count; i++) {
+        bytes += head->field[i].name.length + head->field[i].value.length + 4;
+        if (head->field[i].id == FIELD_DATE)
+            dated = true;
+        else if (head->field[i].id == FIELD_UPGRADE)
+            upgrade = head->field[i].value;
+    }
+    struct h1_writer writer;
+    if (!h1_sender_open(&down->sender, &writer, bytes + upgrade.length)) {
+        down->close = true;
+        return;
+    }
+    h1_put_status_line(&writer, head->status, head->reason);
+    h1_put_fields(&writer, head, 0);
+    if (!interim) {
+        /* RFC 9110 §6.6.1: a recipient with a clock adds what is missing. */
+        if (!dated)
+            h1_put_field(&writer, SLICE("date"), (struct slice){proxy->date, H1_DATE_BYTES});
+        if (down->sender.framing == BODY_CHUNKED)
+            h1_put_text(&writer, H1_CHUNKED_FIELD);
+        if (exchange->tunnel) {
+            h1_put_text(&writer, "connection: upgrade\r\n");
+            h1_put_field(&writer, SLICE("upgrade"), upgrade);
+        } else if (down->close) {
+            h1_put_text(&writer, H1_CLOSE_FIELD);
+        } else if (exchange->request && exchange->request->minor == 0) {
+            h1_put_text(&writer, "connection: keep-alive\r\n");
+        }
+    }
+    h1_put_end(&writer);
+    if (writer.full)
+        down->close = true;
+    else
+        h1_sender_commit(&down->sender, &writer);
+}
+
+static void send_interim(struct exchange *exchange)
+{
+    write_head(of_exchange(exchange), exchange->response, true);
+}
+
+static void send_head(struct exchange *exchange)
+{
+    struct h1_downstream *down = of_exchange(exchange);
+    const struct h1_head *head = exchange->response;
+    down->expects = false;
+    if (!keeps(down))
+        down->close = true;
+    uint8_t framing = exchange->body_expected ? head->body : BODY_NONE;
+    if (exchange->tunnel) {
+        down->close = true;
+        down->reader.kind = framing = BODY_UNTIL_CLOSE;
+        down->reader.ended = false;
+        down->replayable = false;
+    } else if (framing == BODY_UNTIL_CLOSE || framing == BODY_CHUNKED) {
+        framing = exchange->request->minor == 0 ? BODY_UNTIL_CLOSE : BODY_CHUNKED;
+        if (framing == BODY_UNTIL_CLOSE)
+            down->close = true;
+    }
+    down->sender.framing = framing;
+    down->sender.ended = framing == BODY_NONE;
+    write_head(down, head, false);
+}
+
+static void send_body(struct exchange *exchange, const struct exchange_piece *piece)
+{
+    struct h1_downstream *down = of_exchange(exchange);
+    COUNT(down->proxy->lane->bytes_out, piece->length);
+    if (!h1_sender_body(&down->sender, piece))
+        deadline_set(&down->deadline, proxy_now_ms(down->proxy), 1);
+}
+
+static void flush(struct exchange *exchange)
+{
+    struct h1_downstream *down = of_exchange(exchange);
+    if (down->state != DOWN_EXCHANGE)
+        return;
+    h1_sender_flush(&down->sender);
+    if (!h1_sender_empty(&down->sender))
+        deadline_set(&down->deadline, proxy_now_ms(down->proxy), down->idle_ms);
+    else if (exchange->response_done)
+        complete(down);
+}
+
+static void break_off(struct exchange *exchange)
+{
+    drop(of_exchange(exchange));
+}
+
+static void credit(struct exchange *exchange)
+{
+    struct h1_downstream *down = of_exchange(exchange);
+    uint8_t *at;
+    size_t length;
+    if (down->state != DOWN_EXCHANGE || down->wants_body || exchange->request_done)
+        return;
+    if (down->reader.ended && !exchange->tunnel) { /* Content-Length: 0 */
+        struct exchange_piece end = {.end = true};
+        exchange_request_body(exchange, &end);
+        return;
+    }
+    if (down->taken < down->stash_length) {
+        uint8_t *data = down->stash->data + down->taken;
+        struct exchange_piece piece;
+        long used = h1_reader_feed(&down->reader, data, down->stash_length - down->taken, &piece);
+        if (used < 0) {
+            down->close = true;
+            exchange_refuse(exchange, FAILURE_SYNTAX);
+            return;
+        }
+        down->taken += (size_t)used;
+        if (piece.length > 0 || piece.end) {
+            exchange_request_body(exchange, &piece);
+            return;
+        }
+    }
+    if (down->ahead && exchange->tunnel) {
+        struct exchange_piece piece = {.at = down->ahead->data, .length = down->ahead_length};
+        struct block *block = down->ahead;
+        down->ahead = 0;
+        down->ahead_length = 0;
+        exchange_request_body(exchange, &piece);
+        blocks_give(&down->proxy->blocks, block);
+        return;
+    }
+    if (down->eof) {
+        ended(down, exchange->tunnel ? 0 : -1);
+        return;
+    }
+    if (down->expects) { /* RFC 9110 §10.1.1 */
+        struct h1_writer writer;
+        down->expects = false;
+        if (h1_sender_open(&down->sender, &writer, 64)) {
+            h1_put_text(&writer, "HTTP/1.1 100 Continue\r\n\r\n");
+            h1_sender_commit(&down->sender, &writer);
+            h1_sender_flush(&down->sender);
+        }
+    }
+    down->wants_body = true;
+    down->replayable = false;
+    if (!exchange->tunnel)
+        deadline_set(&down->deadline, proxy_now_ms(down->proxy), down->head_ms);
+    if (down->receiving)
+        return;
+    if (!h1_reader_room(&down->reader, &down->proxy->blocks, &at, &length)) {
+        deadline_set(&down->deadline, proxy_now_ms(down->proxy), 1);
+        return;
+    }
+    down->receiving = true;
+    transport_recv_into(&down->transport, at, length);
+}
+
+static bool rewind_body(struct exchange *exchange)
+{
+    struct h1_downstream *down = of_exchange(exchange);
+    if (!down->replayable || down->wants_body)
+        return false;
+    down->taken = down->head_end;
+    h1_reader_begin(&down->reader, exchange->request);
+    return true;
+}
+
+static const struct exchange_downstream_ops OPS = {.interim = send_interim,
+                                                   .head = send_head,
+                                                   .body = send_body,
+                                                   .flush = flush,
+                                                   .abort = break_off,
+                                                   .credit = credit,
+                                                   .rewind = rewind_body};
+
+static const struct transport_handlers HANDLERS = {
+    .received = received, .sent = sent, .closed = closed};
+
+/* ---- connections --------------------------------------------------------------------------------- */
+
+static void read_peer(struct exchange_client *client, int fd)
+{
+    struct sockaddr_storage peer;
+    socklen_t length = sizeof peer;
+    if (getpeername(fd, (struct sockaddr *)&peer, &length) < 0)
+        return;
+    if (peer.ss_family == AF_INET6) {
+        memcpy(client->address, &((struct sockaddr_in6 *)&peer)->sin6_addr, 16);
+    } else {
+        client->address[10] = client->address[11] = 0xff;
+        memcpy(client->address + 12, &((struct sockaddr_in *)&peer)->sin_addr, 4);
+    }
+    bool v4 = IN6_IS_ADDR_V4MAPPED((struct in6_addr *)client->address);
+    inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? client->address + 12 : client->address, client->text,
+              sizeof client->text);
+    client->text_length = (uint8_t)strlen(client->text);
+}
+
+void h1_downstream_accept(struct proxy *proxy, uint32_t listener_slot, int fd)
+{
+    const struct snapshot_view *view = proxy->view;
+    int32_t index = view ? match_listener(&view->image, listener_slot) : -1;
+    struct h1_downstream *down = index < 0 ? 0 : calloc(1, sizeof *down);
+    if (!down) {
+        close(fd);
+        return;
+    }
+    down->proxy = proxy;
+    down->state = DOWN_HEAD;
+    down->settings_version = ~0ull;
+    down->client.listener_slot = listener_slot;
+    read_peer(&down->client, fd);
+    read_settings(down);
+    h1_sender_init(&down->sender, &down->transport, &proxy->blocks);
+    deadline_init(&down->deadline, &proxy->wheel, passed);
+    if (view->image.listeners[index].transport == EDGE_TRANSPORT_TLS) {
+        struct tls_server *server = proxy->tls ? proxy->tls[listener_slot] : 0;
+        down->client.tls = 1;
+        if (!server ||
+            transport_accept_tls(&down->transport, proxy->loop, fd, &HANDLERS, server) < 0) {
+            close(fd);
+            free(down);
+            return;
+        }
+    } else {
+        transport_accept_plain(&down->transport, proxy->loop, fd, &HANDLERS);
+    }
+    list_push_back(&proxy->downstreams, &down->link);
+    COUNT(proxy->lane->connections, 1);
+    COUNT(proxy->lane->connections_open, 1);
+    deadline_set(&down->deadline, proxy_now_ms(proxy), down->head_ms);
+    receive(down);
+}
+
+void h1_downstream_drain(struct proxy *proxy)
+{
+    LIST_EACH(at, after, &proxy->downstreams)
+    {
+        struct h1_downstream *down = LIST_OWNER(at, struct h1_downstream, link);
+        if (down->state == DOWN_HEAD && down->stash_length == 0)
+            drop(down);
+    }
+}
+
+void h1_downstream_abort_all(struct proxy *proxy)
+{
+    LIST_EACH(at, after, &proxy->downstreams)
+    fail(LIST_OWNER(at, struct h1_downstream, link), FAILURE_RESET);
+}

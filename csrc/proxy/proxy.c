@@ -1,0 +1,63 @@
+/* A worker's proxy as a whole: making it, its tick, draining it. Called by worker/worker.c. */
+#include "proxy/proxy.h"
+
+#include <time.h>
+
+int proxy_init(struct proxy *proxy, struct loop *loop, uint64_t seed)
+{
+    proxy->loop = loop;
+    proxy->random[0] = seed | 1;
+    proxy->random[1] = seed * 0x9e3779b97f4a7c15u + 0x1234567;
+    list_init(&proxy->downstreams);
+    list_init(&proxy->upstreams);
+    pool_init(&proxy->pool);
+    proxy->date_s = -1;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    wheel_init(&proxy->wheel, (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000);
+    return balance_init(&proxy->balance, proxy_random(proxy));
+}
+
+void proxy_release(struct proxy *proxy)
+{
+    balance_release(&proxy->balance);
+    blocks_release(&proxy->blocks);
+    arena_cache_release(&proxy->arenas);
+}
+
+/* xorshift128+: request ids must differ, they need not be secret. */
+uint64_t proxy_random(struct proxy *proxy)
+{
+    uint64_t a = proxy->random[0], b = proxy->random[1];
+    proxy->random[0] = b;
+    a ^= a << 23;
+    proxy->random[1] = a ^ b ^ (a >> 17) ^ (b >> 26);
+    return proxy->random[1] + b;
+}
+
+void proxy_tick(struct proxy *proxy)
+{
+    uint64_t now_ns = loop_now_ns(proxy->loop);
+    int64_t second = (int64_t)(now_ns / 1000000000);
+    if (second != proxy->date_s) {
+        struct timespec wall;
+        proxy->date_s = second;
+        clock_gettime(CLOCK_REALTIME, &wall);
+        proxy->wall_offset_ns = (int64_t)wall.tv_sec * 1000000000 + wall.tv_nsec - (int64_t)now_ns;
+        h1_format_date(wall.tv_sec, proxy->date);
+    }
+    wheel_advance(&proxy->wheel, now_ns / 1000000);
+}
+
+void proxy_drain(struct proxy *proxy)
+{
+    proxy->draining = true;
+    h1_downstream_drain(proxy);
+}
+
+void proxy_abort(struct proxy *proxy)
+{
+    proxy->draining = true;
+    h1_downstream_abort_all(proxy);
+    h1_upstream_abort_all(proxy);
+}
