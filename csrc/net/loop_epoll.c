@@ -1,7 +1,7 @@
 /* The loop over epoll: for kernels and sandboxes that have no io_uring.
  *
  * Each socket is registered once, edge-triggered, for everything; what the edges said is kept as
- * READABLE and WRITABLE, so that a request costs one recv and one send a side and no call that
+ * READABLE and BLOCKED, so that a request costs one recv and one send a side and no call that
  * is known to fail. A send is tried where it is asked for; callbacks run from the ready queue,
  * inside run_once() only. Sockets must be non-blocking. Reached through net/loop.h only. */
 #define _GNU_SOURCE
@@ -24,7 +24,7 @@ enum { ROUNDS_MAX = 8 };
 
 enum socket_state {
     READABLE = 1,
-    WRITABLE = 2,
+    BLOCKED = 2, /* a send found the buffer full, or a connect is under way */
     HUNG_UP = 4, /* the peer's FIN or an error was seen: stays readable to the end */
     ADDED = 8,
     QUEUED = 16,
@@ -95,7 +95,7 @@ static void try_send(struct loop_socket *socket)
         if (sent < 0 && errno == EAGAIN) {
             int rc = add(socket);
 
-            socket->state &= ~(uint32_t)WRITABLE;
+            socket->state |= BLOCKED;
             if (rc < 0)
                 finish_send(socket, rc);
             return;
@@ -121,7 +121,7 @@ static void epoll_recv(struct loop_socket *socket)
 
 static void epoll_send(struct loop_socket *socket)
 {
-    if (socket->state & WRITABLE)
+    if (!(socket->state & BLOCKED))
         try_send(socket);
 }
 
@@ -129,8 +129,7 @@ static void finish_connect(struct loop_socket *socket, int result)
 {
     socket->private[1] = (uint64_t)(int64_t)result;
     socket->state |= CONNECTED;
-    if (result == 0)
-        socket->state |= WRITABLE;
+    socket->state &= ~(uint32_t)BLOCKED;
     enqueue(socket);
 }
 
@@ -138,7 +137,7 @@ static void epoll_connect(struct loop_socket *socket)
 {
     int rc;
 
-    socket->state &= ~(uint32_t)(WRITABLE | READABLE);
+    socket->state |= BLOCKED;
     do
         rc = connect(socket->fd, (struct sockaddr *)&socket->peer, socket->peer_length);
     while (rc < 0 && errno == EINTR);
@@ -228,18 +227,18 @@ static unsigned accept_some(struct loop_listener *listener)
 static void note(struct loop_socket *socket, uint32_t events)
 {
     if (events & (EPOLLERR | EPOLLHUP))
-        socket->state |= READABLE | WRITABLE | HUNG_UP;
+        socket->state |= READABLE | HUNG_UP;
     if (events & EPOLLRDHUP)
         socket->state |= READABLE | HUNG_UP;
     if (events & EPOLLIN)
         socket->state |= READABLE;
-    if (events & EPOLLOUT)
-        socket->state |= WRITABLE;
+    if (events & (EPOLLOUT | EPOLLERR | EPOLLHUP))
+        socket->state &= ~(uint32_t)BLOCKED;
     if (socket->pending & PENDING_CONNECT) {
         int result = 0;
         socklen_t length = sizeof(result);
 
-        if (socket->state & CONNECTED || !(socket->state & WRITABLE))
+        if (socket->state & (CONNECTED | BLOCKED))
             return;
         if (getsockopt(socket->fd, SOL_SOCKET, SO_ERROR, &result, &length) < 0)
             result = errno;
@@ -247,7 +246,7 @@ static void note(struct loop_socket *socket, uint32_t events)
         return;
     }
     if ((socket->pending & PENDING_RECV && socket->state & READABLE) ||
-        (socket->pending & PENDING_SEND && socket->state & WRITABLE))
+        (socket->pending & PENDING_SEND && !(socket->state & BLOCKED)))
         enqueue(socket);
 }
 
@@ -287,7 +286,7 @@ static unsigned run_ready(struct epoll_loop *self, struct loop_socket *socket)
         count++;
     }
     if (!(socket->state & (CLOSING | SENT)) && socket->pending & PENDING_SEND &&
-        socket->state & WRITABLE)
+        !(socket->state & BLOCKED))
         try_send(socket);
     if (!(socket->state & CLOSING) && socket->state & SENT) {
         socket->state &= ~(uint32_t)SENT;
