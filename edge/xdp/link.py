@@ -45,7 +45,9 @@ def attach(program: int, interface: str, mode: str, pins: Path) -> str:
             return candidate
         except OSError as error:
             if error.errno in (errno.EBUSY, errno.EEXIST):
-                raise XdpError(f"interface {interface} already has an XDP program of somebody else") from error
+                raise XdpError(
+                    f"interface {interface} already has an XDP program of somebody else"
+                ) from error
             refusal = error
     assert refusal is not None
     raise XdpError(f"cannot attach to {interface} in mode {mode}: {refusal.strerror}") from refusal
@@ -74,7 +76,9 @@ def _update(pin: Path, program: int, index: int, interface: str, keep: bool) -> 
         try:
             syscalls.link_update(link, program, old)
         except PermissionError as error:
-            raise XdpError(f"interface {interface}: another process replaced the program meanwhile") from error
+            raise XdpError(
+                f"interface {interface}: another process replaced the program meanwhile"
+            ) from error
         finally:
             os.close(old)
         return True

@@ -20,6 +20,7 @@ from edge.xdp.headers import make_headers
 # Map numbers as the program's text carries them: far above any descriptor.
 _FIRST_MARK = 1 << 20
 _LOAD_IMMEDIATE = 0x18
+_DEVMAP, _READ_ONLY = 14, 1 << 7
 
 
 def compile_text(program: str, declarations: str, include: Path, scratch: Path) -> dict[str, Any]:
@@ -68,18 +69,19 @@ def _describe(module: Any, lib: Any) -> tuple[dict[str, dict[str, int]], bytes]:
     maps, btf_id = {}, 0
     for number in range(lib.bpf_num_tables(module.module, 0)):
         info = syscalls.map_info(lib.bpf_table_fd_id(module.module, number))
-        if not info.btf_id:
-            raise XdpError(f"map {info.name} has no BTF")
-        btf_id = info.btf_id
+        btf_id = btf_id or info.btf_id  # one blob for all; maps of descriptors have none
         maps[lib.bpf_table_name(module.module, number).decode()] = {
             "type": info.shape.type,
             "key_bytes": info.shape.key_bytes,
             "value_bytes": info.shape.value_bytes,
             "entries": info.shape.entries,
-            "flags": info.shape.flags,
+            # The kernel adds this flag to a devmap, and refuses it from us.
+            "flags": info.shape.flags & ~(_READ_ONLY if info.shape.type == _DEVMAP else 0),
             "key_type": info.key_type,
             "value_type": info.value_type,
         }
+    if not btf_id:
+        raise XdpError("bcc gave no BTF for the maps")
     return dict(sorted(maps.items())), syscalls.btf_bytes(btf_id)
 
 

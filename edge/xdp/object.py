@@ -88,7 +88,10 @@ def compare_layouts(found: BpfObject) -> None:
 
     btf = Btf(found.btf)
     for name, spec in found.maps.items():
-        for number, size in ((spec.key_type, spec.shape.key_bytes), (spec.value_type, spec.shape.value_bytes)):
+        for number, size in (
+            (spec.key_type, spec.shape.key_bytes),
+            (spec.value_type, spec.shape.value_bytes),
+        ):
             if btf.size(number) != size:
                 raise XdpError(f"map {name}: BTF says {btf.size(number)} bytes, the map {size}")
             _compare_struct(ffi, btf, number)
@@ -111,7 +114,9 @@ def _compare_struct(ffi: Any, btf: Btf, number: int) -> None:
                 f"at {wanted.get(field)} in edge_abi.h: compile again"
             )
     if ffi.sizeof(ours) != btf.size(number):
-        raise XdpError(f"struct {name}: {btf.size(number)} bytes in the packet program, {ffi.sizeof(ours)} here")
+        raise XdpError(
+            f"struct {name}: {btf.size(number)} bytes in the packet program, {ffi.sizeof(ours)} here"
+        )
     for _, kind, _ in btf.bare(number).members:
         _compare_struct(ffi, btf, kind)
 
@@ -170,7 +175,9 @@ def _open_maps(found: BpfObject, pins: Path | None) -> tuple[dict[str, int], boo
     btf = syscalls.btf_load(found.btf)
     try:
         for name, spec in found.maps.items():
-            maps[name] = syscalls.map_create(spec.shape, name, btf, spec.key_type, spec.value_type)
+            maps[name] = syscalls.map_create(
+                spec.shape, name, btf if spec.key_type else 0, spec.key_type, spec.value_type
+            )
             if pins is not None:
                 syscalls.pin(maps[name], str(pins / name))
     except OSError:
