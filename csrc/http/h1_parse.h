@@ -70,16 +70,18 @@ struct h1_head {
     /* request */
     struct slice method;
     struct slice target;    /* as written */
-    struct slice path;      /* of an origin or absolute form, up to '?'; "*" for OPTIONS * */
-    struct slice query;     /* after '?', may be empty */
-    struct slice authority; /* Host, or of the absolute form (RFC 9112 §3.2.2) */
+    struct slice path;      /* of an origin or absolute form, up to '?'; "*" for OPTIONS *; of an
+                               absolute form without a path "/" or "*", not from the input */
+    struct slice query;     /* after '?', may be empty; at is NULL without a '?' */
+    struct slice authority; /* Host, or of the absolute form (RFC 9112 §3.2.2); at is NULL for
+                               HTTP/1.0 without either */
     uint8_t method_id;      /* enum h1_method */
     /* response */
     uint16_t status;
     struct slice reason;
     /* both */
     uint8_t minor; /* HTTP/1.minor, 0 or 1 */
-    uint8_t body;  /* enum h1_body */
+    uint8_t body;  /* enum h1_body; a length of 0 is BODY_NONE */
     uint8_t keep_alive;
     uint8_t expect_continue;
     uint8_t upgrade;          /* Connection: upgrade and an Upgrade field are both there */
@@ -90,7 +92,8 @@ struct h1_head {
 };
 
 /* Bytes of the head (> 0), 0: need more, negative: enum h1_error. `scanned` speeds a retry up: 0
- * at first, kept by the caller between calls with the same growing bytes. */
+ * at first, kept unread by the caller between calls with the same growing bytes. Of *out only
+ * what a result > 0 left may be read. */
 int h1_parse_request(const char *bytes, size_t length, const struct h1_limits *limits,
                      size_t *scanned, struct h1_head *out);
 /* request_method_id: the answer to HEAD has no body (RFC 9112 §6.3). */

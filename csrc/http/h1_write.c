@@ -193,9 +193,9 @@ void h1_format_date(int64_t unix_seconds, char out[H1_DATE_BYTES])
     unsigned month = shifted < 10 ? shifted + 2 : shifted - 10;
     unsigned year = (unsigned)(era * 400) + year_of_era + (month < 2);
     memcpy(out, "Thu, 01 Jan 1970 00:00:00 GMT", H1_DATE_BYTES);
-    memcpy(out, "SunMonTueWedThuFriSat" + 3 * weekday, 3);
+    memcpy(out, &"SunMonTueWedThuFriSat"[3 * weekday], 3);
     put_two(out + 5, day_of_year - (153 * shifted + 2) / 5 + 1);
-    memcpy(out + 8, "JanFebMarAprMayJunJulAugSepOctNovDec" + 3 * month, 3);
+    memcpy(out + 8, &"JanFebMarAprMayJunJulAugSepOctNovDec"[3 * month], 3);
     put_two(out + 12, year / 100);
     put_two(out + 14, year % 100);
     put_two(out + 17, second / 3600);

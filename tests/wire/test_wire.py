@@ -22,7 +22,8 @@ HERE = Path(__file__).resolve().parent
 CASES = sorted([*HERE.glob("cases/*.txt"), *HERE.glob("smuggling/*.txt")])
 SOURCES = [f"csrc/http/{n}.c" for n in ("h1_parse", "h1_chunked", "field", "target", "framing")]
 COMPILE = (
-    "gcc -std=gnu11 -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -Wall -Wextra -Werror -Icsrc"
+    "gcc -std=gnu11 -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all"
+    " -Wall -Wextra -Werror -Icsrc"
 ).split()
 
 
