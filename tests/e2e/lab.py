@@ -156,6 +156,12 @@ class Lab:
         """Run a block in a role's namespace."""
         return inside(self.name(role))
 
+    def mac(self, role: str, interface: str) -> bytes:
+        """Return the hardware address of an interface in a role's namespace."""
+        with self.inside(role), IPRoute() as route:
+            link = route.link("get", index=route.link_lookup(ifname=interface)[0])[0]
+        return bytes.fromhex(str(link.get_attr("IFLA_ADDRESS")).replace(":", ""))
+
     def interfaces(self) -> list[str]:
         """Return the node's interfaces that face clients."""
         return [f"client{number}" for number in range(1, self.clients + 1)]
