@@ -1,0 +1,177 @@
+"""Snapshot to bytes for the data plane: a full image, an endpoint patch, the secrets, sealed memory.
+
+Called by the controller's publishing and by `edge explain`. Each object is encoded once and kept by
+its slot, so that one changed object costs its own size; what the values may be is C's check alone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Generic, TypeVar
+
+from edge.dataplane import fragments
+from edge.errors import NativeError
+from edge.model.types import Certificate, Listener, Route, UpstreamKey
+from edge.native import BuildOptions, build_image, check_secrets, ffi, lib
+from edge.snapshot.diff import ChangeKind, compare
+from edge.snapshot.types import PlacedListener, PlacedRoute, PlacedUpstream, Snapshot
+
+Key = TypeVar("Key")
+
+
+class _Cache(Generic[Key]):
+    """The fragment of what stood last under a key, valid as long as the same stands there."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Key, tuple[Any, bytes]] = {}
+
+    def get(self, key: Key, subject: Any, encode: Callable[[], bytes]) -> bytes:
+        kept = self._kept.get(key)
+        if kept is not None and kept[0] == subject:
+            return kept[1]
+        fragment = encode()
+        self._kept[key] = (subject, fragment)
+        return fragment
+
+    def keep_only(self, keys: Iterable[Key]) -> None:
+        for key in self._kept.keys() - set(keys):
+            del self._kept[key]
+
+
+class Tables:
+    """Encodes snapshots, remembering the fragments of the last one."""
+
+    def __init__(self) -> None:
+        self._listeners: _Cache[int] = _Cache()
+        self._routes: _Cache[int] = _Cache()
+        self._upstreams: _Cache[int] = _Cache()
+        self._endpoints: _Cache[int] = _Cache()
+        self._certificates: _Cache[bytes] = _Cache()
+
+    def full(self, snapshot: Snapshot) -> bytes:
+        """One whole image, checked.
+
+        Errors: NativeError; its index counts like ``subjects``.
+        """
+        options = BuildOptions(
+            version=snapshot.version,
+            routes_digest=snapshot.routes_digest,
+            endpoints_digest=snapshot.endpoints_digest,
+        )
+        image = build_image(b"".join(self._fragments(snapshot)), options)
+        self._routes.keep_only(placed.slot.index for placed in snapshot.routes)
+        slots = [placed.slot.index for placed in snapshot.upstreams.values()]
+        self._upstreams.keep_only(slots)
+        self._endpoints.keep_only(slots)
+        self._certificates.keep_only(certificate.digest for certificate in snapshot.certificates)
+        return image
+
+    def patch(self, old: Snapshot, new: Snapshot) -> bytes | None:
+        """An image of the upstreams whose endpoints changed; None: more changed, send a full one.
+
+        Errors: NativeError.
+        """
+        change = compare(old, new)
+        if change.kind is ChangeKind.FULL or old.listeners != new.listeners:
+            return None
+        options = BuildOptions(
+            version=new.version,
+            base_version=old.version,
+            routes_digest=new.routes_digest,
+            endpoints_digest=new.endpoints_digest,
+            patch=True,
+        )
+        parts: list[bytes] = []
+        for key in change.upstreams:
+            parts += self._upstream(new.upstreams[key])
+        return build_image(b"".join(parts), options)
+
+    def _fragments(self, snapshot: Snapshot) -> Iterator[bytes]:
+        for listener in snapshot.listeners:
+            yield self._listener(listener)
+        for placed in snapshot.upstreams.values():
+            yield from self._upstream(placed)
+        for route in snapshot.routes:
+            yield self._route(route, snapshot.upstreams)
+        for certificate in snapshot.certificates:
+            yield self._certificate(certificate)
+
+    def _listener(self, placed: PlacedListener) -> bytes:
+        return self._listeners.get(placed.slot.index, placed, lambda: fragments.listener_fragment(placed))
+
+    def _upstream(self, placed: PlacedUpstream) -> tuple[bytes, bytes]:
+        index = placed.slot.index
+        subject = (placed.slot, placed.upstream)
+        return (
+            self._upstreams.get(index, subject, lambda: fragments.upstream_fragment(*subject)),
+            self._endpoints.get(index, placed.endpoints, lambda: fragments.endpoints_fragment(placed)),
+        )
+
+    def _route(self, placed: PlacedRoute, upstreams: dict[UpstreamKey, PlacedUpstream]) -> bytes:
+        slots = [upstreams[key].slot.index for key, _ in placed.route.references]
+        return self._routes.get(
+            placed.slot.index, (placed, slots), lambda: fragments.route_fragment(placed, slots)
+        )
+
+    def _certificate(self, certificate: Certificate) -> bytes:
+        return self._certificates.get(
+            certificate.digest, certificate, lambda: fragments.certificate_fragment(certificate)
+        )
+
+
+def subjects(snapshot: Snapshot) -> list[Listener | PlacedUpstream | Route | Certificate]:
+    """What each fragment of ``Tables.full`` was made from: a refusal's index points in here."""
+    result: list[Listener | PlacedUpstream | Route | Certificate] = []
+    result += [placed.listener for placed in snapshot.listeners]
+    for placed in snapshot.upstreams.values():
+        result += [placed, placed]
+    result += [route.route for route in snapshot.routes]
+    result += snapshot.certificates
+    return result
+
+
+def secrets(snapshot: Snapshot) -> bytes:
+    """Chains and keys of all certificates, sorted by digest; layout in edge.h, section 6.
+
+    Errors: NativeError.
+    """
+    unique = {certificate.digest: certificate for certificate in snapshot.certificates}
+    ordered = [unique[digest] for digest in sorted(unique)]
+    header = ffi.new("struct edge_secrets_header *")
+    entries = ffi.new("struct edge_secret[]", len(ordered))
+    texts = bytearray()
+    first = ffi.sizeof("struct edge_secrets_header") + ffi.sizeof(entries)
+    for entry, certificate in zip(entries, ordered, strict=True):
+        entry.digest = certificate.digest
+        entry.chain_offset = first + len(texts)
+        entry.chain_bytes = len(certificate.chain_pem)
+        texts += certificate.chain_pem
+        entry.key_offset = first + len(texts)
+        entry.key_bytes = len(certificate.key_pem)
+        texts += certificate.key_pem
+    header.magic = lib.EDGE_SECRETS_MAGIC
+    header.count = len(ordered)
+    header.total_bytes = first + len(texts)
+    result = bytes(ffi.buffer(header)) + bytes(ffi.buffer(entries)) + bytes(texts)
+    check_secrets(result)
+    return result
+
+
+def sealed_memfd(name: str, content: bytes) -> int:
+    """A memory file that nobody can change any more; the descriptor is the caller's to close.
+
+    Errors: NativeError when there is no memory for it.
+    """
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        left = memoryview(content)
+        while left:
+            left = left[os.write(descriptor, left) :]
+        seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+    except OSError as error:
+        os.close(descriptor)
+        raise NativeError(f"memory file {name}", lib.EDGE_ERR_SYSTEM, reason=str(error)) from error
+    return descriptor
