@@ -1,0 +1,117 @@
+/* Mapping and settling the shared counters. Called by runtime.c. Never waits. */
+#define _GNU_SOURCE
+#include "worker/stats.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/error.h"
+
+int stats_map(struct stats *stats, int fd, struct edge_error *err)
+{
+    struct stat status;
+    if (fstat(fd, &status) < 0)
+        return error_system(err, errno, "fstat of the stats memory");
+    if ((uint64_t)status.st_size < sizeof(struct edge_stats_header))
+        return error_set(err, EDGE_ERR_TRUNCATED, "the stats memory has no header");
+    void *bytes =
+        mmap(0, (size_t)status.st_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    if (bytes == MAP_FAILED)
+        return error_system(err, errno, "mmap of the stats memory");
+    stats->bytes = bytes;
+    stats->size = (uint64_t)status.st_size;
+    stats->header = bytes;
+    stats->fd = fd;
+    const struct edge_stats_header *header = stats->header;
+    if (header->magic != EDGE_STATS_MAGIC || header->abi != EDGE_ABI_VERSION ||
+        header->lane_count == 0 || header->lane_count > 4096 ||
+        header->total_bytes > stats->size || header->total_bytes != edge_stats_bytes(header->lane_count)) {
+        stats_unmap(stats);
+        return error_set(err, EDGE_ERR_ABI, "the stats memory was laid out by another version");
+    }
+    return EDGE_OK;
+}
+
+void stats_unmap(struct stats *stats)
+{
+    if (stats->bytes)
+        munmap(stats->bytes, stats->size);
+    stats->bytes = 0;
+}
+
+struct edge_lane *stats_lane(const struct stats *stats, uint32_t lane)
+{
+    return (struct edge_lane *)(void *)(stats->bytes + stats->header->lanes_offset) + lane;
+}
+
+struct edge_route_cell *stats_route_cells(const struct stats *stats, uint32_t lane)
+{
+    return (struct edge_route_cell *)(void *)(stats->bytes + stats->header->route_cells_offset) +
+           (uint64_t)lane * EDGE_ROUTE_SLOTS;
+}
+
+struct edge_upstream_cell *stats_upstream_cells(const struct stats *stats, uint32_t lane)
+{
+    return (struct edge_upstream_cell *)(void *)(stats->bytes +
+                                                 stats->header->upstream_cells_offset) +
+           (uint64_t)lane * EDGE_UPSTREAM_SLOTS;
+}
+
+/* Only cells that somebody wrote: reading a hole would give it memory. */
+static void clear_cells(const struct stats *stats, uint32_t lane)
+{
+    struct edge_upstream_cell *cells = stats_upstream_cells(stats, lane);
+    off_t start = (uint8_t *)cells - stats->bytes;
+    off_t end = start + (off_t)(EDGE_UPSTREAM_SLOTS * sizeof *cells);
+    for (off_t at = start; at < end;) {
+        off_t data = lseek(stats->fd, at, SEEK_DATA);
+        if (data < 0 || data >= end)
+            return;
+        off_t hole = lseek(stats->fd, data, SEEK_HOLE);
+        if (hole < 0 || hole > end)
+            hole = end;
+        uint64_t first = data > start ? (uint64_t)(data - start) / sizeof *cells : 0;
+        for (uint64_t i = first; i < EDGE_UPSTREAM_SLOTS; i++) {
+            if (start + (off_t)(i * sizeof *cells) >= hole)
+                break;
+            cells[i].in_flight = 0;
+        }
+        at = hole;
+    }
+}
+
+static void settle(const struct stats *stats, uint32_t index)
+{
+    struct edge_lane *lane = stats_lane(stats, index);
+    uint64_t ended = 0;
+    for (int i = 0; i < EDGE_OUTCOME_COUNT; i++)
+        ended += lane->outcomes[i];
+    lane->outcomes[EDGE_OUTCOME_LOST] += lane->requests - ended;
+    lane->in_flight = 0;
+    lane->connections_open = 0;
+    lane->pid = 0;
+    clear_cells(stats, index);
+}
+
+void stats_claim(const struct stats *stats, uint32_t first, uint32_t count)
+{
+    for (uint32_t i = 0; i < stats->header->lane_count; i++) {
+        uint64_t pid = stats_lane(stats, i)->pid;
+        bool ours = i >= first && i < first + count;
+        if (ours || (pid != 0 && kill((pid_t)pid, 0) < 0 && errno == ESRCH))
+            settle(stats, i);
+        if (ours)
+            stats_lane(stats, i)->pid = (uint64_t)getpid();
+    }
+}
+
+void stats_leave(const struct stats *stats, uint32_t first, uint32_t count)
+{
+    for (uint32_t i = first; i < first + count; i++)
+        settle(stats, i);
+}

@@ -1,0 +1,201 @@
+/* A worker's thread: take the edition, run the loop once, tick, drain. Called by runtime.c.
+ *
+ * Never blocks but in its loop's wait, never parses a message, never frees an edition. */
+#define _GNU_SOURCE
+#include "worker/worker.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "match/matcher.h"
+#include "worker/runtime.h"
+
+#define TICK_MS 250 /* the watchdog's food is never older, and drains are noticed */
+
+static void log_exchange(struct proxy *proxy, const struct exchange *exchange)
+{
+    struct worker *worker = LIST_OWNER(proxy, struct worker, proxy);
+    access_log_put(&worker->runtime->log, worker->index, proxy, exchange);
+}
+
+int worker_init(struct worker *worker, struct runtime *runtime, uint32_t index, struct loop *loop,
+                struct edge_error *err)
+{
+    uint32_t lane = runtime->config->lane_first + index;
+    uint64_t seed[1];
+    worker->runtime = runtime;
+    worker->index = index;
+    list_init(&worker->listeners);
+    list_init(&worker->inbox);
+    pthread_mutex_init(&worker->inbox_lock, 0);
+    worker->proxy.lane = stats_lane(&runtime->stats, lane);
+    worker->proxy.route_cells = stats_route_cells(&runtime->stats, lane);
+    worker->proxy.upstream_cells = stats_upstream_cells(&runtime->stats, lane);
+    worker->proxy.log = runtime->has_log ? log_exchange : 0;
+    if (getentropy(seed, sizeof seed) < 0)
+        seed[0] = runtime_now_ns() ^ ((uint64_t)index << 32);
+    int rc = proxy_init(&worker->proxy, loop, seed[0]);
+    return rc < 0 ? error_set(err, rc, "no memory for worker %u", index) : EDGE_OK;
+}
+
+void worker_release(struct worker *worker)
+{
+    proxy_release(&worker->proxy);
+    pthread_mutex_destroy(&worker->inbox_lock);
+    loop_destroy(worker->proxy.loop);
+}
+
+/* ---- from the control thread ------------------------------------------------------------------ */
+
+bool worker_listen(struct worker *worker, uint32_t slot, int fd)
+{
+    struct worker_listener *listener = calloc(1, sizeof *listener);
+    if (!listener)
+        return false;
+    listener->listener.fd = fd;
+    listener->slot = slot;
+    listener->worker = worker;
+    pthread_mutex_lock(&worker->inbox_lock);
+    list_push_back(&worker->inbox, &listener->link);
+    pthread_mutex_unlock(&worker->inbox_lock);
+    atomic_store(&worker->inbox_full, true);
+    loop_wake(worker->proxy.loop);
+    return true;
+}
+
+void worker_unlisten(struct worker *worker, uint32_t slot)
+{
+    pthread_mutex_lock(&worker->inbox_lock);
+    worker->unlisten |= 1ull << slot;
+    pthread_mutex_unlock(&worker->inbox_lock);
+    atomic_store(&worker->inbox_full, true);
+    loop_wake(worker->proxy.loop);
+}
+
+/* ---- the worker's own thread ------------------------------------------------------------------- */
+
+static void accepted(struct loop_listener *listener, int fd)
+{
+    struct worker_listener *owner = listener->owner;
+    struct proxy *proxy = &owner->worker->proxy;
+    if (fd < 0)
+        COUNT(proxy->lane->accept_errors, 1);
+    else
+        h1_downstream_accept(proxy, owner->slot, fd);
+}
+
+static void end_listener(struct worker_listener *listener)
+{
+    if (listener->accepting)
+        loop_unlisten(&listener->listener);
+    close(listener->listener.fd);
+    list_remove(&listener->link);
+    free(listener);
+}
+
+/* A socket whose slot the image does not have waits: its clients stay in the kernel's queue. */
+static void accept_where_served(struct worker *worker)
+{
+    const struct snapshot_view *view = worker->proxy.view;
+    LIST_EACH(at, after, &worker->listeners)
+    {
+        struct worker_listener *listener = LIST_OWNER(at, struct worker_listener, link);
+        bool served = view && match_listener(&view->image, listener->slot) >= 0;
+        if (served == listener->accepting || worker->proxy.draining)
+            continue;
+        listener->accepting = served;
+        if (!served) {
+            loop_unlisten(&listener->listener);
+            continue;
+        }
+        listener->listener.accepted = accepted;
+        listener->listener.owner = listener;
+        loop_listen(worker->proxy.loop, &listener->listener);
+    }
+}
+
+static void read_inbox(struct worker *worker)
+{
+    uint64_t unlisten;
+    if (!atomic_exchange(&worker->inbox_full, false))
+        return;
+    pthread_mutex_lock(&worker->inbox_lock);
+    list_splice(&worker->listeners, &worker->inbox);
+    unlisten = worker->unlisten;
+    worker->unlisten = 0;
+    pthread_mutex_unlock(&worker->inbox_lock);
+    LIST_EACH(at, after, &worker->listeners)
+    {
+        struct worker_listener *listener = LIST_OWNER(at, struct worker_listener, link);
+        if (unlisten & (1ull << listener->slot))
+            end_listener(listener);
+    }
+    accept_where_served(worker);
+}
+
+static void take_edition(struct worker *worker)
+{
+    struct edition *edition = atomic_load_explicit(&worker->runtime->active, memory_order_acquire);
+    if (edition == worker->edition)
+        return;
+    worker->edition = edition;
+    worker->proxy.view = edition->view;
+    worker->proxy.tls = edition->tls;
+    accept_where_served(worker);
+    __atomic_store_n(&worker->proxy.lane->version, edition->view->version, __ATOMIC_RELAXED);
+    atomic_store_explicit(&worker->passed, edition, memory_order_release);
+    runtime_notify(worker->runtime);
+}
+
+/* true: nothing is left to do. */
+static bool drain(struct worker *worker)
+{
+    if (!worker->proxy.draining) {
+        LIST_EACH(at, after, &worker->listeners)
+        end_listener(LIST_OWNER(at, struct worker_listener, link));
+        proxy_drain(&worker->proxy);
+    }
+    if (list_empty(&worker->proxy.downstreams)) {
+        h1_upstream_abort_all(&worker->proxy);
+        return proxy_idle(&worker->proxy);
+    }
+    if (loop_now_ns(worker->proxy.loop) >= atomic_load(&worker->runtime->drain_until_ns))
+        proxy_abort(&worker->proxy);
+    return false;
+}
+
+void *worker_run(void *argument)
+{
+    struct worker *worker = argument;
+    struct proxy *proxy = &worker->proxy;
+    struct edge_error err = {0};
+    char name[16];
+    snprintf(name, sizeof name, "edge-w%u", worker->index);
+    pthread_setname_np(pthread_self(), name);
+    if (loop_enable(proxy->loop, &err) < 0) {
+        fprintf(stderr, "edge-data: worker %u: %s\n", worker->index, err.reason);
+        abort(); /* the holder starts another process */
+    }
+    for (;;) {
+        take_edition(worker);
+        read_inbox(worker);
+        if (atomic_load_explicit(&worker->runtime->draining, memory_order_relaxed) &&
+            drain(worker))
+            break;
+        int wait = wheel_timeout(&proxy->wheel, proxy_now_ms(proxy));
+        if (wait < 0 || wait > TICK_MS)
+            wait = TICK_MS;
+        int rc = loop_run_once(proxy->loop, wait);
+        if (rc < 0) {
+            fprintf(stderr, "edge-data: worker %u: %s\n", worker->index, edge_strerror(rc));
+            abort();
+        }
+        proxy_tick(proxy);
+        __atomic_store_n(&proxy->lane->loop_ns, loop_now_ns(proxy->loop), __ATOMIC_RELAXED);
+    }
+    atomic_store(&worker->done, true);
+    runtime_notify(worker->runtime);
+    return 0;
+}
