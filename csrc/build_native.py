@@ -8,6 +8,7 @@ and compiled again only when their source, a header or this file is newer. Never
 from __future__ import annotations
 
 import re
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -100,6 +101,8 @@ class BuildNative(build_ext):
             objects = list(pool.map(compiled, sources))
         output = Path(self.get_ext_fullpath(ext.name))
         output.parent.mkdir(parents=True, exist_ok=True)
+        # Every symbol must resolve: what cannot be loaded does not replace what can.
+        self.spawn([sys.executable, "-c", "import ctypes, sys; ctypes.CDLL(sys.argv[1], 2)", str(fresh)])
         # Replaced in one step: a running process keeps the file that it has mapped.
         fresh = output.with_name(output.name + ".new")
         self.spawn([*self.compiler.linker_so, *objects, "-o", str(fresh), *LINK])
