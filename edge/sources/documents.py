@@ -112,7 +112,7 @@ def _check_depth(text: str) -> None:
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > DEPTH_MAX:
-                raise DocumentError(f"is nested deeper than {DEPTH_MAX} at line {event.start_mark.line + 1}")
+                raise DocumentError(f"is nested deeper than {DEPTH_MAX}")
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
 

@@ -1,8 +1,8 @@
 """A folder of YAML and JSON files as a source of objects, followed by inotify.
 
-Used by the controller's loop and by `edge check` and `edge explain` (load only). The folder is read
-with its subfolders; names that begin with a dot are passed over, links are followed, so the `..data`
-layout of a mounted ConfigMap is one folder whose files all change at once. A file that cannot be read
+Used by the controller's loop and by `edge check` and `edge explain` (load only). Subfolders are not
+read (as `kubectl apply -f` has it), nor names that begin with a dot; links are followed, so the
+`..data` layout of a mounted ConfigMap is a folder whose files all change at once. A file that cannot be read
 keeps its last good objects. Never judges an object beyond its identity.
 
     source = FileSource(folder)
@@ -31,7 +31,6 @@ from edge.sources.documents import FILE_BYTES_MAX, DocumentError, read_documents
 from edge.sources.inotify import CLOSE_WRITE, DELETE, MODIFY, MOVED, Inotify
 
 SUFFIXES = (".yaml", ".yml", ".json")
-FOLDERS_DEEP_MAX = 8
 QUIET_S = 0.005  # a burst of events ends after so long without one
 BURST_S = 0.1  # and is read after so long in any case
 WRITING_S = 1.0  # a file that is being written is left alone for at most so long
@@ -54,7 +53,7 @@ class _Reading:
 
 
 class FileSource:
-    """One folder. ``diagnostics``: what is wrong with files; ``ignored``: kinds that nobody reads."""
+    """One folder. ``diagnostics``: what is wrong with files; ``ignored``: folders, and kinds that nobody reads."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(os.path.abspath(folder))
@@ -181,13 +180,13 @@ class FileSource:
         """Read what changed; shape: the events against what was sent before."""
         force, self._again = self._again, False
         findings: list[Diagnostic] = []
+        ignored: list[Diagnostic] = []
         found: dict[str, _Reading] = {}
         try:
             # The folder itself may be a link, or be made anew: its parent knows.
             self._follow(str(self.folder.parent))
             self._followed.clear()
-            for path, name in sorted(self._walk(str(self.folder), "", 0, set()), key=lambda pair: pair[1]):
-                self._follow(os.path.dirname(os.path.realpath(path)))
+            for path, name in self._walk(ignored):
                 found[name] = self._read(path, name, None if force else self._readings.get(name))
         except OSError as error:
             # The folder is away (being replaced, or unmounted): everything stays as it was.
@@ -211,7 +210,9 @@ class FileSource:
                 else:
                     objects[key], first[key] = raw, name
         self.diagnostics = tuple(sorted(set(findings)))
-        self.ignored = tuple(sorted({entry for reading in found.values() for entry in reading.ignored}))
+        for reading in found.values():
+            ignored.extend(reading.ignored)
+        self.ignored = tuple(sorted(set(ignored)))
 
         events = [ResourceEvent(*key, None) for key in sorted(self._sent.keys() - objects.keys())]
         events += [
@@ -222,14 +223,9 @@ class FileSource:
         self._sent = objects
         return events
 
-    def _walk(
-        self, folder: str, prefix: str, depth: int, above: set[tuple[int, int]]
-    ) -> Iterator[tuple[str, str]]:
-        """Shape: (path, name relative to the folder) of every file that we read."""
-        status = os.stat(folder)
-        place = (status.st_dev, status.st_ino)
-        if place in above or depth > FOLDERS_DEEP_MAX:
-            return  # a link to a folder above itself
+    def _walk(self, ignored: list[Diagnostic]) -> Iterator[tuple[str, str]]:
+        """Shape: (path, name) of every file that we read, by name."""
+        folder = str(self.folder)
         self._follow(folder)
         self._follow(os.path.realpath(folder))
         with os.scandir(folder) as entries:
@@ -238,12 +234,13 @@ class FileSource:
             path = os.path.join(folder, name)
             try:
                 mode = os.stat(path).st_mode
-                if stat.S_ISDIR(mode):
-                    yield from self._walk(path, f"{prefix}{name}/", depth + 1, above | {place})
-                elif stat.S_ISREG(mode) and name.endswith(SUFFIXES):
-                    yield path, prefix + name
             except OSError:
                 continue  # a link to nothing, or gone meanwhile: an event tells when it comes back
+            if stat.S_ISREG(mode) and name.endswith(SUFFIXES):
+                self._follow(os.path.dirname(os.path.realpath(path)))
+                yield path, name
+            elif stat.S_ISDIR(mode):
+                ignored.append(_finding(name, "Folder", "folders are not read", Severity.WARNING))
 
     def _read(self, path: str, name: str, old: _Reading | None) -> _Reading:
         try:

@@ -1,0 +1,49 @@
+"""A folder as the controller would see it, for `edge check` and `edge explain`.
+
+Reads once and watches nothing. Stands in for a running instance: one plain and one TLS listener, and a
+default certificate that exists but is never shown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from edge.model.build import ModelSettings, build_model
+from edge.model.diagnostics import Diagnostic, ObjectRef
+from edge.model.types import Certificate, Listener, Model, Transport
+from edge.resources.store import ResourceStore
+from edge.sources.files import FileSource
+
+PLAIN, TLS = 0, 1  # places of the listeners below
+
+_LISTENERS = (
+    Listener(IPv4Address("0.0.0.0"), 80, Transport.PLAIN),
+    Listener(IPv4Address("0.0.0.0"), 443, Transport.TLS),
+)
+_DEFAULT = ObjectRef("Default", "", "certificate")
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """``ignored``: warnings about kinds that nobody reads; only `edge check` shows them."""
+
+    model: Model
+    ignored: tuple[Diagnostic, ...]
+
+
+def read_folder(folder: Path, ingress_class: str, without_class: bool) -> Folder:
+    """Build the model of a folder.
+
+    Errors: SourceError when it cannot be read.
+    """
+    source = FileSource(folder)
+    try:
+        store = ResourceStore(source.load())
+    finally:
+        source.close()
+    default = Certificate(_DEFAULT, hashlib.sha256(b"").digest(), b"", b"", (), is_default=True)
+    settings = ModelSettings(_LISTENERS, ingress_class, without_class, default)
+    return Folder(build_model(store, settings, source.diagnostics), source.ignored)
