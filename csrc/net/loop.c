@@ -95,11 +95,14 @@ int loop_create(const struct loop_options *options, struct loop **out, struct ed
         return EDGE_ERR_INVALID;
     }
     if (options->kind == EDGE_LOOP_EPOLL)
-        return loop_epoll_create(options, out, err);
-    rc = loop_uring_create(options, out, err);
+        rc = loop_epoll_create(options, out, err);
+    else
+        rc = loop_uring_create(options, out, err);
     /* Container runtimes' seccomp profiles and kernel.io_uring_disabled end up here. */
     if (rc != EDGE_OK && options->kind == EDGE_LOOP_AUTO)
-        return loop_epoll_create(options, out, err);
+        rc = loop_epoll_create(options, out, err);
+    if (rc == EDGE_OK)
+        list_init(&(*out)->deferred);
     return rc;
 }
 
@@ -217,7 +220,27 @@ void loop_close(struct loop_socket *socket)
     socket->loop->ops->close(socket);
 }
 
+void loop_defer(struct loop *loop, struct loop_deferred *deferred)
+{
+    if (list_empty(&deferred->link))
+        list_push_back(&loop->deferred, &deferred->link);
+}
+
 int loop_run_once(struct loop *loop, int timeout_ms)
 {
-    return loop->ops->run_once(loop, timeout_ms);
+    int count = loop->ops->run_once(loop, list_empty(&loop->deferred) ? timeout_ms : 0);
+    struct list batch, *link;
+
+    if (count < 0)
+        return count;
+    /* What these defer again waits for the next iteration: events come in between. */
+    list_init(&batch);
+    list_splice(&batch, &loop->deferred);
+    while ((link = list_pop_front(&batch))) {
+        struct loop_deferred *deferred = LIST_OWNER(link, struct loop_deferred, link);
+
+        deferred->run(deferred);
+        count++;
+    }
+    return count;
 }

@@ -16,6 +16,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+#include "base/list.h"
 #include "include/edge.h"
 
 struct loop;
@@ -91,6 +92,15 @@ void loop_send(struct loop_socket *socket, const uint8_t *buffer, size_t length)
 void loop_connect(struct loop_socket *socket, const struct sockaddr *peer, socklen_t length);
 void loop_shutdown(struct loop_socket *socket); /* no more sends: FIN */
 void loop_close(struct loop_socket *socket);
+
+/* Run a callback of ours from loop_run_once(), soon and without a wait: for transports that have
+ * something to tell before the kernel does. list_init(&deferred->link) first; harmless when it is
+ * deferred already; list_remove(&deferred->link) takes it back. */
+struct loop_deferred {
+    struct list link;
+    void (*run)(struct loop_deferred *deferred);
+};
+void loop_defer(struct loop *loop, struct loop_deferred *deferred);
 
 /* Wait at most timeout_ms (-1: without end) for events, run their callbacks, return their number
  * or a negative EDGE_ERR_*. */

@@ -31,6 +31,7 @@ struct loop_ops {
 struct loop {
     const struct loop_ops *ops;
     struct loop_listener *listeners;
+    struct list deferred;
     uint64_t now_ns;
     uint64_t resume_ns; /* when paused listeners are armed again; 0: none is paused */
     enum edge_loop_kind kind;
