@@ -1,0 +1,1 @@
+"""The command `edge`: one module for each command."""

@@ -1,0 +1,1 @@
+"""The controller process: from objects to a published version."""

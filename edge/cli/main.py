@@ -1,0 +1,162 @@
+"""The command `edge`: names every subcommand and option; what they do stands in the modules beside it.
+
+Entry point of the package. Imports a command's module only when that command runs: `edge --help` and
+the holder must start quickly. Errors: one line on stderr, exit status 2.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from edge.errors import EdgeError
+from edge.options import Options
+
+app = typer.Typer(
+    name="edge",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Edge proxy for Kubernetes nodes and plain Linux hosts: XDP in front, HTTP routing in C.",
+)
+
+
+def _option(name: str, text: str) -> Any:
+    variable = "EDGE_" + name.removeprefix("--").replace("-", "_").upper()
+    return typer.Option(name, help=f"{text} [{variable}]", show_default=False)
+
+
+def merged(given: dict[str, Any]) -> Options:
+    """Lay what the command line says over the EDGE_* variables and the defaults.
+
+    Errors: OptionError.
+    """
+    from dataclasses import fields
+
+    environment = dict(os.environ)
+    for field in fields(Options):
+        value = given.get(field.name)
+        if value is None or value == []:
+            continue
+        if isinstance(value, bool):
+            text = "1" if value else "0"
+        elif isinstance(value, list):
+            text = ",".join(value)
+        else:
+            text = str(value)
+        environment[f"EDGE_{field.name.upper()}"] = text
+    return Options.from_environment(environment)
+
+
+Instance = Annotated[str | None, _option("--instance", "Name of the instance (default)")]
+RunDir = Annotated[str | None, _option("--run-dir", "Folder of lock and control socket (/run/edge)")]
+
+
+@app.command()
+def run(
+    config: Annotated[str | None, _option("--config", "Folder of objects in YAML or JSON")] = None,
+    http: Annotated[list[str] | None, _option("--http", "ADDR:PORT for HTTP; repeatable")] = None,
+    https: Annotated[list[str] | None, _option("--https", "ADDR:PORT for HTTPS; repeatable")] = None,
+    admin: Annotated[str | None, _option("--admin", "ADDR:PORT of the admin API (127.0.0.1:9901)")] = None,
+    workers: Annotated[int | None, _option("--workers", "Worker threads (0: one a CPU)")] = None,
+    interface: Annotated[list[str] | None, _option("--interface", "Where XDP attaches; repeatable")] = None,
+    xdp: Annotated[str | None, _option("--xdp", "auto, native, generic or off (auto)")] = None,
+    log_format: Annotated[str | None, _option("--log-format", "json or text (text)")] = None,
+    access_log: Annotated[str | None, _option("--access-log", "Path, '-' for stdout, or off (-)")] = None,
+    loop: Annotated[str | None, _option("--loop", "auto, uring or epoll (auto)")] = None,
+    instance: Instance = None,
+    run_dir: RunDir = None,
+    state_dir: Annotated[
+        str | None, _option("--state-dir", "Folder of what outlives a stop (/var/lib/edge)")
+    ] = None,
+    user: Annotated[str | None, _option("--user", "Who the data plane runs as (nobody)")] = None,
+    ingress_class: Annotated[str | None, _option("--ingress-class", "IngressClass to serve (edge)")] = None,
+    grace_period: Annotated[
+        float | None, _option("--grace-period", "Seconds that open exchanges have at a stop (30)")
+    ] = None,
+    take_over: Annotated[bool | None, _option("--take-over", "Take over from a running holder")] = None,
+    state_secrets: Annotated[
+        bool | None, _option("--state-secrets", "Keep keys in the state folder, 0600")
+    ] = None,
+    watch_ingress_without_class: Annotated[
+        bool | None, _option("--watch-ingress-without-class", "Serve Ingresses that name no class")
+    ] = None,
+) -> None:
+    """Run an instance in the foreground until SIGTERM; SIGHUP reads everything again."""
+    given = dict(locals())
+    from edge.cli.run import run_instance
+
+    raise typer.Exit(run_instance(merged(given)))
+
+
+@app.command()
+def check(folder: Annotated[str, typer.Argument(help="Folder of objects")]) -> None:
+    """Say what is wrong with a folder of objects: object, field, reason."""
+    from edge.cli.check import check_folder
+
+    raise typer.Exit(check_folder(folder))
+
+
+@app.command()
+def explain(
+    method: Annotated[str, typer.Argument(help="GET, POST, …")],
+    url: Annotated[str, typer.Argument(help="http://host/path")],
+    config: Annotated[str | None, _option("--config", "Folder of objects")] = None,
+) -> None:
+    """Say which route a request would take, and why not the others."""
+    from edge.cli.explain import explain_request
+
+    raise typer.Exit(explain_request(method, url, merged({"config": config})))
+
+
+@app.command()
+def doctor(
+    user: Annotated[str | None, _option("--user", "Who the data plane would run as (nobody)")] = None,
+    run_dir: RunDir = None,
+    state_dir: Annotated[str | None, _option("--state-dir", "Folder of state (/var/lib/edge)")] = None,
+) -> None:
+    """Try what this host allows, and say which loop and which XDP mode would be used."""
+    from edge.cli.doctor import examine
+
+    raise typer.Exit(examine(merged({"user": user, "run_dir": run_dir, "state_dir": state_dir})))
+
+
+@app.command()
+def status(instance: Instance = None, run_dir: RunDir = None) -> None:
+    """Show a running instance: processes, versions, counters, findings."""
+    from edge.cli.status import show_status
+
+    raise typer.Exit(show_status(merged({"instance": instance, "run_dir": run_dir})))
+
+
+@app.command()
+def upgrade(instance: Instance = None, run_dir: RunDir = None) -> None:
+    """Replace the running data plane without losing a request (not in this version)."""
+    options = merged({"instance": instance, "run_dir": run_dir})
+    print(
+        f"edge: upgrade of instance {options.instance!r}: not available in this version; stop it and start it",
+        file=sys.stderr,
+    )
+    raise typer.Exit(2)
+
+
+@app.command()
+def detach(instance: Instance = None, run_dir: RunDir = None) -> None:
+    """Remove the XDP programs and pins of a stopped instance."""
+    from edge.cli.detach import detach_instance
+
+    raise typer.Exit(detach_instance(merged({"instance": instance, "run_dir": run_dir})))
+
+
+def main() -> int:
+    """Run the command line. Shape: the exit status."""
+    try:
+        app()
+    except EdgeError as error:
+        print(f"edge: {error}", file=sys.stderr)
+        return 2
+    return 0

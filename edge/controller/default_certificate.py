@@ -1,0 +1,39 @@
+"""The certificate for names that no Secret covers: self-signed, made at first need.
+
+Called by the controller's loop when there is an --https listener. `cryptography` and not our own DER,
+and not the openssl program, which a small container image does not have. Never written to disk here.
+"""
+
+from __future__ import annotations
+
+import datetime
+
+VALID = datetime.timedelta(days=3650)
+NAME = "xdp-edge default certificate"
+
+
+def make_default_certificate(now: datetime.datetime) -> tuple[bytes, bytes]:
+    """Make a P-256 key and a certificate for it. Shape: chain and key, both PEM."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, NAME)])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + VALID)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("default.invalid")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    chain_pem = certificate.public_bytes(serialization.Encoding.PEM)
+    key_pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return chain_pem, key_pem

@@ -1,0 +1,281 @@
+"""The controller's one loop: a batch of events, a model, a snapshot, a publish; then the next batch.
+
+Run by edge/controller/__main__.py. The only writer of the store, the slots and the View. Everything
+that can be wrong with an object becomes a Diagnostic; what stops the start raises Hopeless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import os
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from edge.controller.default_certificate import make_default_certificate
+from edge.controller.publish import Publisher
+from edge.controller.state import DEFAULT_CERTIFICATE, SLOTS, StateDirectory
+from edge.controller.view import View
+from edge.dataplane.link import HolderLink
+from edge.dataplane.stats import Statistics
+from edge.dataplane.tables import ImageTables
+from edge.errors import EdgeError, NativeError, PublishError, XdpError
+from edge.model.build import ModelSettings, build_model
+from edge.model.certificates import given_certificate
+from edge.model.diagnostics import Diagnostic, ObjectRef
+from edge.model.listeners import listeners_of
+from edge.model.types import Certificate, Model, Transport
+from edge.options import Options
+from edge.resources.store import Key, ResourceStore
+from edge.snapshot.compile import compile_snapshot
+from edge.snapshot.diff import ChangeKind, compare
+from edge.snapshot.slots import SlotTables
+from edge.snapshot.types import Snapshot
+from edge.sources.files import FileSource
+
+REFUSED_MAX = 64  # objects left out, one try each, before a batch is given up
+RETRY_S = 1.0
+LARGE = 500  # objects; more are compiled in a thread, so that probes are answered meanwhile
+
+
+class Hopeless(EdgeError):
+    """Starting again would not help: an option that cannot be met."""
+
+
+def say(text: str) -> None:
+    """Write one line for an operator."""
+    print(f"edge-controller: {text}", file=sys.stderr, flush=True)
+
+
+class Controller:
+    """Everything between the source and the publisher."""
+
+    def __init__(self, options: Options, link: HolderLink) -> None:
+        self._options = options
+        self._link = link
+        self._store = ResourceStore()
+        self._source = FileSource(options.config)
+        self._state = StateDirectory(options.instance_state_dir)
+        self._slots = SlotTables()
+        self._tables = ImageTables()
+        self._statistics = Statistics(link.statistics)
+        listeners = listeners_of(options)
+        self._settings = ModelSettings(
+            listeners=listeners,
+            ingress_class=options.ingress_class,
+            watch_ingress_without_class=options.watch_ingress_without_class,
+        )
+        vips = [(listener.address, listener.port, "tcp") for listener in listeners]
+        self._publisher = Publisher(link, self._tables, vips)
+        self.view = View(link.state, self._statistics, listeners_wanted=len(listeners))
+        self._version = max(link.state.committed, link.state.staged)
+        self._refused: dict[ObjectRef, Diagnostic] = {}
+        self._fresh_plane = False
+        link.on_reread = self._source.reread
+        link.on_data = self._data_changed
+        link.on_serving = self._slots_free
+
+    # ---- start ---------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Load state and objects, attach XDP, publish the first version, open the listeners.
+
+        Errors: Hopeless; EdgeError for what may be better at the next try.
+        """
+        self._state.prepare()
+        self._load_slots()
+        self._settle_books()
+        if any(listener.transport is Transport.TLS for listener in self._settings.listeners):
+            self._settings = ModelSettings(
+                self._settings.listeners,
+                self._settings.ingress_class,
+                self._settings.watch_ingress_without_class,
+                self._default_certificate(),
+            )
+        self._store.apply(self._source.load())
+        await self._open_xdp()
+        await self._publish()
+
+    def _load_slots(self) -> None:
+        text = self._state.read(SLOTS)
+        if text is None:
+            return
+        try:
+            self._slots = SlotTables.from_json(text)
+        except ValueError as error:
+            say(f"{self._state.path / SLOTS} is of no use ({error}); slots start anew")
+
+    def _default_certificate(self) -> Certificate:
+        text = self._state.read(DEFAULT_CERTIFICATE) if self._options.state_secrets else None
+        if text and "-----BEGIN PRIVATE KEY" in text:
+            chain, marker, key = text.partition("-----BEGIN PRIVATE KEY")
+            chain_pem, key_pem = chain.encode(), (marker + key).encode()
+        else:
+            chain_pem, key_pem = make_default_certificate(datetime.datetime.now(datetime.UTC))
+            if self._options.state_secrets:
+                self._state.write(DEFAULT_CERTIFICATE, (chain_pem + key_pem).decode(), 0o600)
+        made = given_certificate(chain_pem, key_pem)
+        if not isinstance(made, Certificate):
+            raise Hopeless(f"default certificate: {made.message}")
+        return made
+
+    async def _open_xdp(self) -> None:
+        wanted = self._options.xdp
+        reason = ""
+        if wanted == "off":
+            reason = "--xdp off"
+        elif not self._options.interface:
+            reason = "no --interface is given"
+        elif os.geteuid() != 0:
+            reason = "it needs root, or CAP_BPF and CAP_NET_ADMIN"
+        if not reason:
+            try:
+                await self._attach(wanted)
+                return
+            except XdpError as error:
+                reason = str(error)
+                if wanted != "auto" and error.log:
+                    say(error.log)
+        if wanted in ("native", "generic"):
+            raise Hopeless(f"--xdp {wanted}: {reason}")
+        self.view.xdp_reason = reason
+        if wanted != "off":
+            say(f"serving without XDP: {reason}")
+
+    async def _attach(self, mode: str) -> None:
+        from edge.xdp.plane import XdpPlane
+
+        plane: Any = await asyncio.to_thread(
+            XdpPlane.open, self._options.instance, self._options.interface, mode
+        )
+        self._publisher.plane = self.view.plane = plane
+        heartbeat = plane.heartbeat_descriptor()
+        if heartbeat is not None:
+            self._link.heartbeat(heartbeat)
+
+    async def _open_listeners(self) -> None:
+        """Open what is not open yet: the last thing before the first commit."""
+        for slot, listener in enumerate(self._settings.listeners):
+            if slot in self._link.state.listeners:
+                continue
+            transport = listener.transport.name.lower()
+            reason = await self._link.listen(slot, str(listener.address), listener.port, transport)
+            if reason:
+                raise Hopeless(reason)
+
+    # ---- run -----------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Follow the source until the holder goes away or says drain."""
+        retry = asyncio.create_task(self._retry())
+        watch = asyncio.create_task(self._watch())
+        try:
+            await asyncio.wait({watch, retry, self._link.gone}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (watch, retry):
+                if task.done():
+                    task.result()
+        finally:
+            for task in (watch, retry):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, Exception):
+                    await task
+            self._source.close()
+
+    async def _watch(self) -> None:
+        self._busy = asyncio.Lock()
+        async for batch in self._source.watch():
+            async with self._busy:
+                self._forgive(self._store.apply(batch))
+                if not self._link.state.draining:
+                    await self._publish()
+
+    async def _retry(self) -> None:
+        """Try again what could not be published for a reason outside of the objects."""
+        while True:
+            await asyncio.sleep(RETRY_S)
+            if self.view.publish_error and self._link.state.up:
+                async with self._busy:
+                    await self._publish()
+
+    def _forgive(self, changed: Iterable[Key]) -> None:
+        """Give an object that was refused another try once it has changed."""
+        for key in changed:
+            self._refused.pop(ObjectRef(*key), None)
+
+    # ---- publish -------------------------------------------------------------------------
+
+    async def _publish(self) -> None:
+        """Publish the store as it is; what is refused is left out and the rest tried again.
+
+        Errors: Hopeless. Others are kept in the view, and tried again later.
+        """
+        try:
+            for _ in range(REFUSED_MAX):
+                if await self._try():
+                    self.view.publish_error = ""
+                    return
+            raise PublishError(f"more than {REFUSED_MAX} objects were refused")
+        except Hopeless:
+            raise
+        except EdgeError as error:
+            if self.view.publish_error != str(error):
+                say(str(error))
+            self.view.publish_error = str(error)
+
+    async def _try(self) -> bool:
+        """Shape: False when an object was refused, and is left out from now on."""
+        self._version += 1
+        version = self._version
+        if len(self._store) > LARGE:
+            model, snapshot = await asyncio.to_thread(self._compile, version)
+        else:
+            model, snapshot = self._compile(version)
+        change = compare(self._publisher.running, snapshot)
+        self.view.diagnostics = snapshot.diagnostics or model.diagnostics
+        if change.kind is ChangeKind.NOTHING:
+            self._version -= 1
+            return True
+        self._state.write(SLOTS, self._slots.to_json())
+        try:
+            result = await self._publisher.publish(snapshot, change, self._open_listeners)
+        except NativeError as error:
+            found = self._tables.object_at_fragment(error.index)
+            if found is None:
+                raise
+            return self._leave_out(Diagnostic(found, error.field, "Refused", f"left out: {error.reason}"))
+        if result.refused:
+            return self._leave_out(result.refused)
+        self.view.publishes[result.kind] += 1
+        self.view.snapshot = snapshot
+        return True
+
+    def _leave_out(self, found: Diagnostic) -> bool:
+        self.view.publishes["refused"] += 1
+        if found.object in self._refused:
+            raise PublishError(f"{found.object} is refused, and cannot be left out: {found.message}")
+        self._refused[found.object] = found
+        say(f"{found.object}: {found.message}")
+        return False
+
+    def _compile(self, version: int) -> tuple[Model, Snapshot]:
+        model = build_model(
+            self._store, self._settings, self._source.diagnostics, tuple(self._refused.values())
+        )
+        return model, compile_snapshot(model, self._slots, version)
+
+    # ---- what the holder says ------------------------------------------------------------
+
+    def _data_changed(self, dead_pid: int) -> None:
+        if dead_pid:
+            self._settle_books()
+
+    def _settle_books(self) -> None:
+        slots = self.view.snapshot.upstreams.values() if self.view.snapshot else ()
+        lost = self._statistics.settle(self._link.state.pid, (placed.slot.index for placed in slots))
+        if lost:
+            say(f"{lost} open exchanges were lost with a data plane")
+
+    def _slots_free(self, version: int) -> None:
+        self._slots.release(version)

@@ -1,0 +1,147 @@
+"""Publishing: prepare everywhere, then commit everywhere (design note 0002).
+
+Called by the controller's loop, one version at a time. Prepare may fail and leaves the running version
+alone; commit cannot fail: the XDP word first, then the holder's commit page. Never judges an object.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from edge.dataplane.link import FULL, PATCH, HolderLink
+from edge.dataplane.tables import ImageTables
+from edge.errors import PublishError
+from edge.model.diagnostics import Diagnostic, ObjectRef
+from edge.model.types import Policy
+from edge.snapshot.diff import Change, ChangeKind
+from edge.snapshot.types import Snapshot
+
+PATIENCE_S = 10.0  # a restarted data plane answers in well under a second; large images take longer
+PATCHES_MAX = 64
+PATCH_SHARE_MAX = 4  # patches together stay below a quarter of the image
+
+Vip = tuple[str, int, str]  # address, port, protocol
+
+
+class Plane(Protocol):
+    """The part of edge/xdp's plane that publishing needs; every call blocks."""
+
+    def prepare(self, version: int, vips: Sequence[Any], policies: Sequence[Policy]) -> None:
+        """Fill the next generation."""
+
+    def commit(self) -> None:
+        """Make it the running one: one word."""
+
+    def retire(self) -> None:
+        """Drop what the generation before it held."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishResult:
+    """What became of one version. ``refused``: None, or the finding that names what was refused."""
+
+    version: int
+    kind: str
+    size_bytes: int
+    refused: Diagnostic | None = None
+
+
+class Publisher:
+    """Knows what runs, and what a patch would be laid upon."""
+
+    def __init__(self, link: HolderLink, tables: ImageTables, vips: Sequence[Any]) -> None:
+        self._link = link
+        self._tables = tables
+        self._vips = tuple(vips)
+        self.plane: Plane | None = None
+        self.running: Snapshot | None = None
+        self._policed: tuple[Policy, ...] | None = None
+        self._full_bytes = 0
+        self._patches = 0
+        self._patch_bytes = 0
+
+    async def publish(
+        self, snapshot: Snapshot, change: Change, before_commit: Callable[[], Awaitable[None]]
+    ) -> PublishResult:
+        """Prepare and commit one snapshot. ``before_commit`` runs when all have prepared.
+
+        Errors: PublishError, NativeError, XdpError; the running version stays.
+        """
+        kind, image = self._encode(snapshot, change)
+        secrets = self._tables.secrets(snapshot) if kind == FULL else b""
+        descriptors = [sealed_memory("edge-image", image)]
+        if kind == FULL:
+            descriptors.append(sealed_memory("edge-secrets", secrets))
+        policed = kind == FULL and snapshot.policies != self._policed and self.plane is not None
+        try:
+            prepared = self._link.prepare(snapshot.version, kind, tuple(descriptors), PATIENCE_S)
+            if policed and self.plane is not None:
+                refusal, _ = await asyncio.gather(
+                    prepared,
+                    asyncio.to_thread(self.plane.prepare, snapshot.version, self._vips, snapshot.policies),
+                )
+            else:
+                refusal = await prepared
+        finally:
+            for number in descriptors:
+                os.close(number)
+        name = "full" if kind == FULL else "patch"
+        if refusal:
+            found = self._tables.object_at(refusal.section, refusal.index)
+            reason = refusal.reason or f"code {refusal.code}"
+            if found is None:
+                self.running = None  # whatever it was, the next one is a whole image
+                raise PublishError(
+                    f"version {snapshot.version} was refused: {reason} {refusal.field}".strip()
+                )
+            return PublishResult(snapshot.version, name, len(image), blame(found, refusal.field, reason))
+        await before_commit()
+        if policed and self.plane is not None:
+            await asyncio.to_thread(self.plane.commit)
+            self._policed = snapshot.policies
+        self._link.commit(snapshot.version)
+        if policed and self.plane is not None:
+            await asyncio.to_thread(self.plane.retire)
+        self._note(snapshot, kind, len(image))
+        return PublishResult(snapshot.version, name, len(image))
+
+    def _encode(self, snapshot: Snapshot, change: Change) -> tuple[int, bytes]:
+        if self.running is not None and change.kind is ChangeKind.ENDPOINTS and self._patches < PATCHES_MAX:
+            patch = self._tables.patch(snapshot, self.running.version, change.upstreams)
+            if (self._patch_bytes + len(patch)) * PATCH_SHARE_MAX < self._full_bytes or not self._patches:
+                return PATCH, patch
+        return FULL, self._tables.full(snapshot)
+
+    def _note(self, snapshot: Snapshot, kind: int, size: int) -> None:
+        self.running = snapshot
+        if kind == FULL:
+            self._full_bytes, self._patches, self._patch_bytes = size, 0, 0
+        else:
+            self._patches += 1
+            self._patch_bytes += size
+
+
+def blame(found: ObjectRef, field: str, reason: str) -> Diagnostic:
+    """Shape: the finding that leaves an object out of the next try."""
+    return Diagnostic(found, field, "Refused", f"left out, the data plane refuses it: {reason}")
+
+
+def sealed_memory(name: str, content: bytes) -> int:
+    """Write bytes to a memfd that nobody can change any more. Errors: OSError."""
+    import fcntl
+
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    written = 0
+    view = memoryview(content)
+    while written < len(content):
+        written += os.write(descriptor, view[written:])
+    fcntl.fcntl(
+        descriptor,
+        fcntl.F_ADD_SEALS,
+        fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL,
+    )
+    return descriptor

@@ -1,0 +1,53 @@
+"""What the controller lets others see: one object that the admin API reads.
+
+Written by the controller's loop and publisher, read by edge/admin in the same thread. Holds no secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from edge.dataplane.link import DataPlaneState
+from edge.dataplane.stats import Statistics
+from edge.model.diagnostics import Diagnostic
+from edge.snapshot.types import Snapshot
+
+
+class XdpView(Protocol):
+    """The part of edge/xdp's plane that is read."""
+
+    def statistics(self) -> Mapping[str, int]:
+        """Shape: packets by reason."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """Shape: where it is attached, and how."""
+
+
+@dataclass(slots=True)
+class View:
+    """Shape: ``snapshot`` is the last committed one of this controller, None until its first publish."""
+
+    state: DataPlaneState
+    statistics: Statistics
+    listeners_wanted: int = 0
+    snapshot: Snapshot | None = None
+    diagnostics: tuple[Diagnostic, ...] = ()
+    publish_error: str = ""
+    publishes: dict[str, int] = field(default_factory=lambda: {"full": 0, "patch": 0, "refused": 0})
+    plane: XdpView | None = None
+    xdp_reason: str = ""
+
+    @property
+    def xdp_on(self) -> bool:
+        """Say whether XDP is attached."""
+        return self.plane is not None
+
+    def xdp_counts(self) -> dict[str, int]:
+        """Shape: packets by reason; empty without XDP."""
+        return dict(self.plane.statistics()) if self.plane else {}
+
+    def xdp_describe(self) -> dict[str, Any]:
+        """Shape: what the plane says about itself."""
+        return dict(self.plane.describe()) if self.plane else {}

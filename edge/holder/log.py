@@ -1,0 +1,34 @@
+"""The holder's own lines on stderr, and the access log's descriptor.
+
+Called by holder/main.py. The access log is opened here because the data plane may open nothing; its
+lines are written there. Never writes an access log line.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from edge.errors import HolderError
+
+
+def say(text: str) -> None:
+    """Write one line for an operator who must act."""
+    print(f"edge-holder: {text}", file=sys.stderr, flush=True)
+
+
+def open_access_log(where: str) -> int | None:
+    """Open a path for appending, '-' for stdout, 'off' for none.
+
+    Errors: HolderError that names the path.
+    """
+    if where == "off":
+        return None
+    try:
+        if where == "-":
+            return os.dup(1)
+        # Not blocking: a FIFO without a reader is an error now, not a holder that hangs.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+        return os.open(where, flags, 0o640)
+    except OSError as error:
+        raise HolderError(f"--access-log: cannot open {where}: {error.strerror}") from error

@@ -1,0 +1,105 @@
+"""Listening sockets of the holder: members of a served address, the admin socket, the control socket.
+
+Called by holder/main.py. Sockets stay open while the holder lives: a closed SO_REUSEPORT member resets
+its queue, and one without an acceptor hangs its clients (design page §1). Never accepts a client here.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from pathlib import Path
+
+from edge.errors import HolderError
+
+BACKLOG = 4096  # the kernel cuts it to net.core.somaxconn
+
+
+def family(address: str) -> socket.AddressFamily:
+    """Return AF_INET6 for an address with a colon."""
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def show(address: str, port: int) -> str:
+    """Shape: ADDR:PORT, IPv6 in brackets."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _tcp(address: str) -> socket.socket:
+    fresh = socket.socket(family(address), socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    fresh.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if fresh.family == socket.AF_INET6:
+        fresh.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    return fresh
+
+
+def _refusal(address: str, port: int, error: OSError) -> HolderError:
+    reasons = {
+        errno.EADDRINUSE: "the address is in use by another process",
+        errno.EADDRNOTAVAIL: "this host does not have that address",
+        errno.EACCES: "no privilege for ports below 1024",
+    }
+    return HolderError(
+        f"cannot listen on {show(address, port)}: {reasons.get(error.errno or 0, error.strerror)}"
+    )
+
+
+def open_members(address: str, port: int, count: int) -> list[socket.socket]:
+    """Open ``count`` sockets that share one address; port 0 picks a free one, the same for all.
+
+    Errors: HolderError that names the address. SO_REUSEPORT alone would share the port with a stranger
+    of the same user, so a plain socket asks first whether anyone listens.
+    """
+    members: list[socket.socket] = []
+    try:
+        with _tcp(address) as probe:
+            probe.bind((address, port))
+            probe.listen(1)
+            port = probe.getsockname()[1]
+        for _ in range(count):
+            member = _tcp(address)
+            members.append(member)
+            member.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            member.setblocking(False)
+            member.bind((address, port))
+        for member in members:
+            member.listen(BACKLOG)
+    except OSError as error:
+        for member in members:
+            member.close()
+        raise _refusal(address, port, error) from error
+    return members
+
+
+def open_admin(address: str, port: int) -> socket.socket:
+    """Open the admin API's socket; the controller accepts on it. Errors: HolderError."""
+    fresh = _tcp(address)
+    try:
+        fresh.setblocking(False)
+        fresh.bind((address, port))
+        fresh.listen(128)
+    except OSError as error:
+        fresh.close()
+        raise _refusal(address, port, error) from error
+    return fresh
+
+
+def open_control(path: Path) -> socket.socket:
+    """Open the control socket, for root and our own user only; a stale path is replaced.
+
+    Errors: HolderError. The instance lock is held, so whoever left the path is dead.
+    """
+    if len(os.fsencode(path)) > 107:  # sun_path
+        raise HolderError(f"--run-dir: {path} is too long for a socket's path")
+    fresh = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    try:
+        path.unlink(missing_ok=True)
+        fresh.setblocking(False)
+        fresh.bind(str(path))
+        os.chmod(path, 0o600)
+        fresh.listen(16)
+    except OSError as error:
+        fresh.close()
+        raise HolderError(f"cannot open the control socket {path}: {error.strerror}") from error
+    return fresh
