@@ -101,9 +101,10 @@ class BuildNative(build_ext):
             objects = list(pool.map(compiled, sources))
         output = Path(self.get_ext_fullpath(ext.name))
         output.parent.mkdir(parents=True, exist_ok=True)
-        # Every symbol must resolve: what cannot be loaded does not replace what can.
-        self.spawn([sys.executable, "-c", "import ctypes, sys; ctypes.CDLL(sys.argv[1], 2)", str(fresh)])
-        # Replaced in one step: a running process keeps the file that it has mapped.
+        # Replaced in one step (a running process keeps the file that it has mapped), and only by a
+        # library whose symbols all resolve.
         fresh = output.with_name(output.name + ".new")
         self.spawn([*self.compiler.linker_so, *objects, "-o", str(fresh), *LINK])
+        loaded = "import ctypes, sys; ctypes.CDLL(sys.argv[1], 2)"
+        self.spawn([sys.executable, "-c", loaded, str(fresh)])
         fresh.replace(output)
