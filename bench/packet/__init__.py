@@ -1,0 +1,1 @@
+"""Benchmarks of the packet programs, and the packet generator they share."""

@@ -65,7 +65,8 @@ class Btf:
             array = (element, number)
         self.types.append(BtfType(self._string(name), kind, size, members, array))
         fixed, each = _TAIL[kind]
-        return at + fixed + each * count
+        end: int = at + fixed + each * count
+        return end
 
     def _string(self, at: int) -> str:
         return self._text[at : self._text.index(b"\0", at)].decode()

@@ -110,7 +110,7 @@ def _compare_struct(ffi: Any, btf: Btf, number: int) -> None:
     for field in wanted.keys() | have.keys():
         if wanted.get(field) != have.get(field):
             raise XdpError(
-                f"struct {name}: field {field} is at {have.get(field)} (offset, bytes) in the packet program, "
+                f"struct {name}: field {field} is at {have.get(field)} (offset, bytes) in the program, "
                 f"at {wanted.get(field)} in edge_abi.h: compile again"
             )
     if ffi.sizeof(ours) != btf.size(number):
