@@ -1,6 +1,6 @@
 """`edge check DIR`: what is wrong with a folder of objects, before anything serves it.
 
-Mounted by edge/cli/main.py. Exit status: 0 nothing or warnings only, 1 errors, 2 the folder cannot be
+Called by edge/cli/main.py. Exit status: 0 nothing or warnings only, 1 errors, 2 the folder cannot be
 read. Judges through the same model as the controller; never starts anything, never needs root.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -16,22 +15,19 @@ from edge.admin.dump import diagnostic
 from edge.cli.folder import read_folder
 from edge.errors import SourceError
 from edge.model.diagnostics import Severity
+from edge.options import Options
 
 
-def check(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of YAML and JSON files.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, as the admin API does.")] = False,
-    ingress_class: Annotated[str, typer.Option(envvar="EDGE_INGRESS_CLASS", help="Class to serve.")] = "edge",
-    watch_ingress_without_class: Annotated[
-        bool, typer.Option("--watch-ingress-without-class", envvar="EDGE_WATCH_INGRESS_WITHOUT_CLASS")
-    ] = False,
-) -> None:
-    """Check a folder of objects: name what is wrong by object, field and reason."""
+def check_folder(folder: str, options: Options, as_json: bool = False) -> int:
+    """Check a folder of objects: name what is wrong by object, field and reason.
+
+    Shape: the exit status.
+    """
     try:
-        found = read_folder(folder, ingress_class, watch_ingress_without_class)
+        found = read_folder(Path(folder), options)
     except SourceError as error:
         typer.echo(f"edge check: {error}", err=True)
-        raise typer.Exit(2) from error
+        return 2
     diagnostics = sorted((*found.model.diagnostics, *found.ignored))
     errors = sum(1 for entry in diagnostics if entry.severity is Severity.ERROR)
     if as_json:
@@ -42,4 +38,4 @@ def check(
             typer.echo(f"{entry.severity}: {entry.object}{field}: {entry.reason}: {entry.message}")
         routes = len(found.model.routes)
         typer.echo(f"{routes} routes, {errors} errors, {len(diagnostics) - errors} warnings", err=True)
-    raise typer.Exit(1 if errors else 0)
+    return 1 if errors else 0

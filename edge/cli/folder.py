@@ -14,6 +14,7 @@ from pathlib import Path
 from edge.model.build import ModelSettings, build_model
 from edge.model.diagnostics import Diagnostic, ObjectRef
 from edge.model.types import Certificate, Listener, Model, Transport
+from edge.options import Options
 from edge.resources.store import ResourceStore
 from edge.sources.files import FileSource
 
@@ -34,7 +35,7 @@ class Folder:
     ignored: tuple[Diagnostic, ...]
 
 
-def read_folder(folder: Path, ingress_class: str, without_class: bool) -> Folder:
+def read_folder(folder: Path, options: Options) -> Folder:
     """Build the model of a folder.
 
     Errors: SourceError when it cannot be read.
@@ -45,5 +46,5 @@ def read_folder(folder: Path, ingress_class: str, without_class: bool) -> Folder
     finally:
         source.close()
     default = Certificate(_DEFAULT, hashlib.sha256(b"").digest(), b"", b"", (), is_default=True)
-    settings = ModelSettings(_LISTENERS, ingress_class, without_class, default)
+    settings = ModelSettings(_LISTENERS, options.ingress_class, options.watch_ingress_without_class, default)
     return Folder(build_model(store, settings, source.diagnostics), source.ignored)

@@ -93,12 +93,25 @@ def run(
     raise typer.Exit(run_instance(merged(given)))
 
 
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
+IngressClass = Annotated[str | None, _option("--ingress-class", "IngressClass to serve (edge)")]
+WithoutClass = Annotated[
+    bool | None, _option("--watch-ingress-without-class", "Serve Ingresses that name no class")
+]
+
+
 @app.command()
-def check(folder: Annotated[str, typer.Argument(help="Folder of objects")]) -> None:
+def check(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder of objects")],
+    as_json: AsJson = False,
+    ingress_class: IngressClass = None,
+    watch_ingress_without_class: WithoutClass = None,
+) -> None:
     """Say what is wrong with a folder of objects: object, field, reason."""
+    given = dict(locals())
     from edge.cli.check import check_folder
 
-    raise typer.Exit(check_folder(folder))
+    raise typer.Exit(check_folder(folder, merged(given), as_json))
 
 
 @app.command()
@@ -106,11 +119,15 @@ def explain(
     method: Annotated[str, typer.Argument(help="GET, POST, …")],
     url: Annotated[str, typer.Argument(help="http://host/path")],
     config: Annotated[str | None, _option("--config", "Folder of objects")] = None,
+    as_json: AsJson = False,
+    ingress_class: IngressClass = None,
+    watch_ingress_without_class: WithoutClass = None,
 ) -> None:
     """Say which route a request would take, and why not the others."""
+    given = dict(locals())
     from edge.cli.explain import explain_request
 
-    raise typer.Exit(explain_request(method, url, merged({"config": config})))
+    raise typer.Exit(explain_request(method, url, merged(given), as_json))
 
 
 @app.command()

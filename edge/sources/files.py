@@ -53,7 +53,7 @@ class _Reading:
 
 
 class FileSource:
-    """One folder. ``diagnostics``: what is wrong with files; ``ignored``: folders, and kinds that nobody reads."""
+    """One folder. ``diagnostics``: what is wrong with files; ``ignored``: folders, unknown kinds."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(os.path.abspath(folder))
