@@ -50,13 +50,30 @@ static int read_codings(const struct h1_head *head)
     return unknown ? H1_ERR_CODING : 0;
 }
 
+/* What nearly every client says, in two compares. */
+static bool is_keep_alive(struct slice value)
+{
+    return value.length == 10 &&
+           ((field_load_lower(value.at) ^ field_load_lower("keep-alive")) |
+            (field_load_lower(value.at + 2) ^ field_load_lower("ep-alive"))) == 0;
+}
+
 /* Connection decides on keep_alive, names fields that stay here, and allows Upgrade. */
 static int read_connection(struct h1_head *head, const struct field_seen *seen, bool *upgrade)
 {
     bool close = false, keep = false;
     unsigned options = 0;
     *upgrade = false;
-    for (uint32_t i = 0; has(seen, FIELD_CONNECTION) && i < head->field_count; i++) {
+    if (!has(seen, FIELD_CONNECTION)) {
+        head->keep_alive = head->minor;
+        return 0;
+    }
+    if (!(seen->twice >> FIELD_CONNECTION & 1) &&
+        is_keep_alive(head->field[seen->at[FIELD_CONNECTION]].value)) {
+        head->keep_alive = 1;
+        return 0;
+    }
+    for (uint32_t i = 0; i < head->field_count; i++) {
         if (head->field[i].id != FIELD_CONNECTION)
             continue;
         struct field_list list;

@@ -30,6 +30,7 @@ struct marks { /* a bit for each of 64 bytes */
 static inline struct marks classify(const char *bytes)
 {
     struct marks marks = {0, 0, 0};
+#pragma GCC unroll 4
     for (unsigned i = 0; i < 64; i += 16) {
         __m128i v = _mm_loadu_si128((const __m128i *)(bytes + i));
         __m128i cr = _mm_cmpeq_epi8(v, _mm_set1_epi8('\r'));
@@ -140,15 +141,16 @@ static int scan_lines(struct scan *scan, bool request, const struct h1_limits *l
         }
         if (__builtin_expect(bad != 0, 0))
             return H1_ERR_SYNTAX;
-        uint64_t rest = lf;
-        if (__builtin_expect(scan->count + 64 <= LINES_MAX, 1)) {
-            for (; rest != 0; rest &= rest - 1)
-                scan->end[scan->count++] = (uint32_t)at + (uint32_t)__builtin_ctzll(rest);
+        uint32_t count = scan->count;
+        if (__builtin_expect(count + 64 <= LINES_MAX, 1)) {
+            for (; lf != 0; lf &= lf - 1)
+                scan->end[count++] = (uint32_t)at + (uint32_t)__builtin_ctzll(lf);
         } else {
-            for (; rest != 0; rest &= rest - 1, scan->count++)
-                if (scan->count < LINES_MAX)
-                    scan->end[scan->count] = (uint32_t)at + (uint32_t)__builtin_ctzll(rest);
+            for (; lf != 0; lf &= lf - 1, count++)
+                if (count < LINES_MAX)
+                    scan->end[count] = (uint32_t)at + (uint32_t)__builtin_ctzll(lf);
         }
+        scan->count = count;
         if (empty != 0)
             return (int)(at + (unsigned)__builtin_ctzll(empty) + 1);
         expect_lf = marks.cr >> 63;
@@ -287,6 +289,8 @@ static inline size_t name_length(const char *at, const char *end, const char *li
             continue;
         }
         at += __builtin_ctz(other);
+        if (__builtin_expect(*at == ':', 1))
+            return (size_t)(at - name);
         break;
     }
 #else
@@ -304,12 +308,12 @@ static int parse_fields(const struct scan *scan, struct h1_head *out, struct fie
     uint32_t fields = scan->count - 2; /* without start line and empty line */
     if (scan->count > LINES_MAX)
         return H1_ERR_FIELD_COUNT;
-    seen->once = seen->twice = 0;
-    out->field_count = fields;
+    uint32_t once = 0, twice = 0;
+    const char *at = bytes + scan->end[0] + 1;
     for (uint32_t i = 0; i < fields; i++) {
         struct h1_field *field = &out->field[i];
-        const char *at = bytes + scan->end[i] + 1;
-        const char *end = bytes + scan->end[i + 1] - 1;
+        const char *next = bytes + scan->end[i + 1] + 1;
+        const char *end = next - 2;
         unsigned kinds = 0;
         size_t length = name_length(at, end, limit, &kinds);
         if (length == 0)
@@ -321,16 +325,22 @@ static int parse_fields(const struct scan *scan, struct h1_head *out, struct fie
         field->hop_by_hop = (FIELD_HOP_BY_HOP & bit) != 0;
         if ((kinds & FIELD_UNDERSCORE) != 0 && field_is_alias(at, length))
             field->hop_by_hop = 1;
-        seen->twice |= seen->once & bit;
-        seen->once |= bit;
+        twice |= once & bit;
+        once |= bit;
         seen->at[id] = (uint8_t)i;
         at += length + 1;
+        if (at < end && *at == ' ') /* nearly always one, and no more */
+            at++;
         while (at < end && field_is_blank(*at))
             at++;
         while (end > at && field_is_blank(end[-1]))
             end--;
         field->value = (struct slice){at, (size_t)(end - at)};
+        at = next;
     }
+    out->field_count = fields;
+    seen->once = once;
+    seen->twice = twice;
     return 0;
 }
 
