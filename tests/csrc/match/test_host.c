@@ -1,0 +1,54 @@
+/* Host names: what becomes of a Host field. Lookups are tested in test_matcher.c.
+ *
+ * links: base/hash.c */
+#include "match/host.c"
+
+#include "tap.h"
+
+static const struct {
+    const char *written, *name; /* name NULL: invalid */
+} cases[] = {
+    {"", ""},
+    {"example.com", "example.com"},
+    {"EXAMPLE.com:8080", "example.com"},
+    {"example.com.", "example.com"},
+    {"example.com.:80", "example.com"},
+    {"example.com:", "example.com"},
+    {"10.0.0.1:80", "10.0.0.1"},
+    {"[::1]", "[::1]"},
+    {"[FE80::1]:443", "[fe80::1]"},
+    {".", ""},
+    {"a_b-c~.x", "a_b-c~.x"},
+    {"example.com:8o", NULL},
+    {"example.com:80:80", NULL},
+    {"exa mple.com", NULL},
+    {"user@example.com", NULL},
+    {"a/b", NULL},
+    {":80", NULL},
+    {"[::1", NULL},
+    {"[]", NULL},
+    {"[::1]x", NULL},
+    {"[::g]", NULL},
+    {"\x80.com", NULL},
+};
+
+int main(void)
+{
+    struct host_name name;
+    char longer[400];
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct slice written = {cases[i].written, strlen(cases[i].written)};
+        enum host_result result = host_normalise(written, &name);
+        IS(result, cases[i].name == NULL ? HOST_INVALID : HOST_OK, "\"%s\"", cases[i].written);
+        if (cases[i].name != NULL)
+            IS_TEXT(name.text, name.length, cases[i].name, "name of \"%s\"", cases[i].written);
+    }
+    memset(longer, 'a', sizeof(longer));
+    IS(host_normalise((struct slice){longer, sizeof(longer)}, &name), HOST_OK, "400 letters");
+    IS(name.length, 0, "are no name");
+    IS(host_normalise((struct slice){longer, 253}, &name), HOST_OK, "253 letters");
+    IS(name.length, 253, "are one");
+    IS(host_normalise((struct slice){"a\0b", 3}, &name), HOST_INVALID, "a NUL");
+    return tap_done();
+}

@@ -1,0 +1,171 @@
+/* The validator: what it refuses, and that nothing which it accepts can be read outside.
+ *
+ * The mutants: every byte of an image, other values, checksum made right again. EDGE_LONG=1: all
+ * 255 other values at every byte; else a spread sample.
+ * links: base/error.c base/hash.c snapshot/build.c snapshot/builder.c snapshot/build_hosts.c
+ *  snapshot/image.c match/host.c match/path.c match/matcher.c
+ * marks: slow */
+#include "snapshot/check.c"
+
+#include <stdlib.h>
+
+#include "snapshot/exercise.h"
+#include "snapshot/fixture.h"
+#include "tap.h"
+
+static struct fixture f;
+static struct edge_image good;
+static uint8_t *mutant;
+
+static void restore(void)
+{
+    memcpy(mutant, good.bytes, good.size);
+}
+
+static int judge(struct edge_error *err)
+{
+    edge_image_seal(mutant, good.size);
+    return edge_image_check(mutant, good.size, err);
+}
+
+static struct edge_image_header *header(void)
+{
+    return (void *)mutant;
+}
+
+static void *entry(uint32_t section, uint32_t index)
+{
+    return mutant + header()->section[section].offset + index * image_entry_bytes(section);
+}
+
+#define REFUSES(change, wanted, name)                                                              \
+    do {                                                                                           \
+        struct edge_error err = {0};                                                               \
+        restore();                                                                                 \
+        change;                                                                                    \
+        IS(judge(&err), wanted, "%s", name);                                                       \
+        OK(err.code == (wanted) && err.reason[0] != '\0', "%s: with a reason", name);              \
+    } while (0)
+
+static void test_header(void)
+{
+    struct edge_error err;
+
+    restore();
+    IS(edge_image_check(mutant, good.size, &err), EDGE_OK, "a good image");
+    IS(edge_image_check(mutant, 100, &err), EDGE_ERR_TRUNCATED, "100 bytes");
+    IS(edge_image_check(mutant, good.size - 8, &err), EDGE_ERR_TRUNCATED, "8 bytes less");
+    mutant[good.size - 1] ^= 1;
+    IS(edge_image_check(mutant, good.size, &err), EDGE_ERR_CHECKSUM, "a flipped bit");
+    REFUSES(header()->magic++, EDGE_ERR_INVALID, "magic");
+    REFUSES(header()->abi++, EDGE_ERR_ABI, "another version");
+    REFUSES(header()->kind = 9, EDGE_ERR_INVALID, "kind");
+    REFUSES(header()->kind = EDGE_IMAGE_PATCH, EDGE_ERR_INVALID, "a patch without a base");
+    REFUSES(header()->base_version = 1, EDGE_ERR_INVALID, "a full image with a base");
+    REFUSES(header()->version = 0, EDGE_ERR_INVALID, "version 0");
+    REFUSES(header()->reserved = 1, EDGE_ERR_INVALID, "reserved");
+    REFUSES(header()->section_count = 16, EDGE_ERR_SECTION, "one section more");
+    REFUSES(header()->section[6].offset += 8, EDGE_ERR_SECTION, "a gap");
+    REFUSES(header()->section[6].entry_bytes++, EDGE_ERR_SECTION, "another size of entry");
+    REFUSES(header()->section[6].count = 4000000, EDGE_ERR_LIMIT, "too many routes");
+    REFUSES(header()->section[12].count = 1, EDGE_ERR_LIMIT, "a template");
+}
+
+static void test_entries(void)
+{
+    struct edge_image_route *route;
+    struct edge_image_table *table;
+    struct edge_image_listener *listener;
+
+    restore();
+    route = entry(EDGE_SECTION_ROUTE, 0);
+    table = entry(EDGE_SECTION_HOST_TABLE, 0);
+    listener = entry(EDGE_SECTION_LISTENER, 0);
+    REFUSES(route->slot = EDGE_ROUTE_SLOTS, EDGE_ERR_LIMIT, "route slot");
+    REFUSES(route->slot = route[1].slot, EDGE_ERR_INVALID, "route slot twice");
+    REFUSES(route->path.offset = 1u << 30, EDGE_ERR_REFERENCE, "path outside");
+    REFUSES(route->path.length = UINT32_MAX, EDGE_ERR_REFERENCE, "path too long");
+    REFUSES(route->path_type = EDGE_PATH_REGEX, EDGE_ERR_INVALID, "regex");
+    REFUSES(route->field_match_count = 1, EDGE_ERR_INVALID, "field matches");
+    REFUSES(route->first_filter = 1, EDGE_ERR_REFERENCE, "first filter");
+    REFUSES(route->reference_count = 2000, EDGE_ERR_LIMIT, "references");
+    REFUSES(table->mask = 6, EDGE_ERR_INVALID, "mask");
+    REFUSES(table->mask = 1023, EDGE_ERR_REFERENCE, "a table larger than its entries");
+    REFUSES(table->fallback = 4, EDGE_ERR_REFERENCE, "any-host entry among the buckets");
+    REFUSES(listener->host_table = 5, EDGE_ERR_REFERENCE, "host table");
+    REFUSES(listener->sni_table = 1, EDGE_ERR_INVALID, "names on a plain listener");
+    REFUSES(listener->slot = 64, EDGE_ERR_LIMIT, "listener slot");
+    REFUSES(listener->port = 0, EDGE_ERR_INVALID, "port 0");
+    REFUSES(listener->reserved[1] = 1, EDGE_ERR_INVALID, "reserved of a listener");
+    REFUSES(((struct edge_image_filter *)entry(EDGE_SECTION_FILTER, 0))->kind = 7, EDGE_ERR_INVALID,
+            "filter");
+    REFUSES(((struct edge_image_reference *)entry(EDGE_SECTION_REFERENCE, 0))->upstream_slot = 3,
+            EDGE_ERR_REFERENCE, "an upstream that is not there");
+    REFUSES(((struct edge_image_endpoint *)entry(EDGE_SECTION_ENDPOINT, 0))->port = 0,
+            EDGE_ERR_INVALID, "endpoint without a port");
+    REFUSES(((struct edge_image_sni_entry *)entry(EDGE_SECTION_SNI_ENTRY, 0))->certificate = 77,
+            EDGE_ERR_REFERENCE, "a certificate outside");
+    REFUSES(((uint8_t *)entry(EDGE_SECTION_TEXT, 0))[0] = '\n', EDGE_ERR_INVALID, "a line end");
+}
+
+static void test_tables_end(void)
+{
+    struct edge_image_host_entry *hosts;
+    struct edge_error err;
+    struct edge_image_host_entry name = {0};
+
+    restore();
+    hosts = entry(EDGE_SECTION_HOST_ENTRY, 0);
+    for (int i = 0; i < 8; i++)
+        if (hosts[i].name.length != 0)
+            name = hosts[i];
+    for (int i = 0; i < 8; i++)
+        if (hosts[i].name.length == 0)
+            hosts[i] = name;
+    IS(judge(&err), EDGE_ERR_INVALID, "a table without an empty bucket");
+    restore();
+    for (int i = 0; i < 8; i++)
+        if (hosts[i].name.length != 0) {
+            hosts[i].hash++;
+            break;
+        }
+    IS(judge(&err), EDGE_ERR_INVALID, "a wrong hash");
+}
+
+static void test_mutants(void)
+{
+    const bool all = getenv("EDGE_LONG") != NULL;
+    uint32_t accepted = 0, total = 0;
+
+    OK(good.size <= 16384, "the image has %u bytes", (unsigned)good.size);
+    restore();
+    for (size_t at = 0; at < good.size; at++) {
+        for (uint32_t value = 1; value < 256; value++) {
+            if (!all && (at * 31 + value) % 61 != 0 && value != 1 && value != 128)
+                continue;
+            mutant[at] = good.bytes[at] ^ (uint8_t)value;
+            total++;
+            if (judge(NULL) == EDGE_OK) {
+                accepted++;
+                exercise_image(mutant, good.size);
+            }
+        }
+        mutant[at] = good.bytes[at];
+    }
+    OK(accepted > 0 && accepted < total, "%u of %u mutants were accepted, and served", accepted,
+       total);
+}
+
+int main(void)
+{
+    fixture_everything(&f);
+    good = fixture_build(&f, EDGE_IMAGE_FULL, 3, 0);
+    mutant = malloc(good.size);
+    test_header();
+    test_entries();
+    test_tables_end();
+    test_mutants();
+    free(mutant);
+    edge_image_free(&good);
+    return tap_done();
+}
