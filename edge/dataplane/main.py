@@ -35,9 +35,12 @@ def read_setup(control: socket.socket) -> messages.Message:
 
 def serve(control: socket.socket) -> None:
     """Run the data plane until it has drained. Errors: EdgeError with the reason in C's words."""
+    from edge.dataplane.stats import ensure_formatted
     from edge.native import _edge
 
     message = read_setup(control)
+    # Two data planes can live at once, so there are lanes for two.
+    ensure_formatted(message.descriptors[0], 2 * message.number("workers", 1))
     ffi, lib = _edge.ffi, _edge.lib
     config = ffi.new("struct edge_data_config *")
     config.control_fd = control.fileno()

@@ -6,6 +6,7 @@ Upstream servers are threads on 127.0.0.1 that do what a handler function says.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import socket
@@ -68,7 +69,7 @@ class Server:
         with connection:
             try:
                 self.handler(connection)
-            except OSError:
+            except (OSError, EOFError):
                 return
 
     def drop_connections(self) -> None:
@@ -81,10 +82,8 @@ class Server:
 
     def close(self) -> None:
         """Stop accepting and end everything."""
-        try:
+        with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
         self.socket.close()
         self.drop_connections()
         self.thread.join(DEADLINE_S)
@@ -222,10 +221,17 @@ class World:
         return key
 
     def route(
-        self, host: str, path: str, key: UpstreamKey, *, delay_ms: int = 0, exact: bool = False, **options: int
+        self,
+        host: str,
+        path: str,
+        key: UpstreamKey,
+        *,
+        delay_ms: int = 0,
+        exact: bool = False,
+        **options: int,
     ) -> None:
         """Add a route to an upstream."""
-        kind = PathType.EXACT if exact else PathType.PREFIX
+        kind = PathType.PREFIX
         self.routes.append(
             Route(
                 key=RouteKey("Ingress", "test", f"r{len(self.routes)}", host, kind.name, path),
@@ -240,7 +246,9 @@ class World:
 
     def snapshot(self, version: int) -> Snapshot:
         """The same slots for the same order of things."""
-        ordered = sorted(self.routes, key=lambda route: (not route.path_type.value == 1, -len(route.path)))
+        ordered = sorted(
+            self.routes, key=lambda route: (route.path_type is not PathType.EXACT, -len(route.path))
+        )
         return Snapshot(
             version=version,
             routes_digest=bytes(32),
@@ -337,7 +345,9 @@ class Plane:
         )
         self.ready = self.expect("ready")
         for slot, members in enumerate(self.sockets):
-            messages.send(self.control, "listen", [one.fileno() for one in members], slot=slot, first_member=0)
+            messages.send(
+                self.control, "listen", [one.fileno() for one in members], slot=slot, first_member=0
+            )
 
     def expect(self, verb: str) -> messages.Message:
         """The next message, which must be that."""
