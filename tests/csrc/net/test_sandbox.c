@@ -58,7 +58,7 @@ static void find(int ok, int got, const char *name)
 static void enter(void)
 {
     struct sandbox_options options = {geteuid() == 0 ? NOBODY : 0, geteuid() == 0 ? NOBODY : 0};
-    struct edge_error err;
+    struct edge_error err = {0};
     int rc = sandbox_enter(&options, &err);
 
     find(rc == EDGE_OK, rc, "entered");
@@ -70,7 +70,7 @@ static void try_calls(void)
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000001)};
     struct io_uring_params params = {0};
     char *none[] = {0};
-    int tcp;
+    int tcp, both[2];
 
     enter();
     REFUSED(open("/etc/passwd", O_RDONLY), "open a file");
@@ -92,7 +92,7 @@ static void try_calls(void)
     REFUSED(socket(AF_INET, SOCK_SEQPACKET, 0), "seqpacket");
     REFUSED(socket(AF_INET, SOCK_STREAM, 132), "SCTP");
     REFUSED(socket(AF_INET, SOCK_STREAM, 262), "MPTCP");
-    REFUSED(socketpair(AF_UNIX, SOCK_STREAM, 0, &tcp), "socketpair");
+    REFUSED(socketpair(AF_UNIX, SOCK_STREAM, 0, both), "socketpair");
     tcp = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     find(tcp >= 0, errno, "works: a TCP socket");
     ALLOWED(socket(AF_INET6, SOCK_STREAM, IPPROTO_TCP), "a TCP socket over IPv6");
@@ -181,7 +181,7 @@ static void use_loop(enum edge_loop_kind kind)
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000001)};
     socklen_t length = sizeof(address);
     struct loop_listener listener = {.accepted = on_accepted};
-    struct edge_error err;
+    struct edge_error err = {0};
     pthread_t thread;
     int refused = 0;
 
@@ -266,7 +266,7 @@ static void ask_rings(void)
         {0, "NOP"},
     };
     struct loop_options options = {EDGE_LOOP_URING, 8, 4096};
-    struct edge_error err;
+    struct edge_error err = {0};
     char name[64];
 
     find(loop_create(&options, &inner, &err) == EDGE_OK, err.sys_errno, "a ring from outside");
