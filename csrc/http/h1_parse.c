@@ -76,10 +76,8 @@ struct scan {
 static int parse_start_line(bool request, const char *at, const char *end,
                             const struct h1_limits *limits, struct h1_head *out);
 
-static int start_line_too_long(const struct scan *scan, bool request)
+static int start_line_too_long(const struct scan *scan)
 {
-    if (!request)
-        return H1_ERR_HEAD_TOO_LARGE;
     const char *at = scan->bytes + scan->start;
     size_t method = 0; /* start_line_max is larger than any method we read */
     while (method <= METHOD_BYTES_MAX && field_is_token_char(at[method]))
@@ -128,7 +126,7 @@ static int scan_lines(struct scan *scan, bool request, const struct h1_limits *l
             size_t quiet =
                 events != 0 ? at + (unsigned)__builtin_ctzll(events) : at + (left < 64 ? left : 64);
             if (quiet - scan->start > scan->start_line_max)
-                return start_line_too_long(scan, request);
+                return start_line_too_long(scan);
             if (events != 0) {
                 if ((bad & events & -events) != 0)
                     return H1_ERR_SYNTAX;
@@ -365,7 +363,9 @@ static int parse_lines(struct scan *scan, bool request, const struct h1_limits *
 {
     bool retry = (*scanned & ~START_LINE_DONE) > scan->start;
     scan->count = 0;
-    scan->start_line_max = METHOD_BYTES_MAX + 1 + limits->target_bytes_max + 9;
+    /* a status line may fill the head, a request line is judged by its target */
+    scan->start_line_max =
+        request ? METHOD_BYTES_MAX + 1 + limits->target_bytes_max + 9 : limits->head_bytes_max;
     scan->start_line_done = retry && (*scanned & START_LINE_DONE) != 0;
     scan->at = retry ? *scanned & ~START_LINE_DONE : scan->start;
     int rc = scan_lines(scan, request, limits, out);

@@ -92,9 +92,11 @@ static void resumed(void)
 
 static void responses(void)
 {
-    struct h1_limits limits = {64, 8};
+    struct h1_limits limits = {96, 0};
     size_t scanned = 0;
-    static const char text[] = "HTTP/1.1 200 OK\r\nA: b\r\n\r\nbody";
+    static const char text[] =
+        "HTTP/1.1 200 A reason of more bytes than a request line without any "
+        "target\r\nA: b\r\n\r\nbody";
     IS(h1_parse_response(text, sizeof(text) - 1, &limits, METHOD_GET, &scanned, &head),
        sizeof(text) - 5, "a response");
     OK(head.method.at == NULL && head.authority.at == NULL, "has no request's parts");
