@@ -22,6 +22,7 @@ Vip = tuple[str | IPv4Address | IPv6Address, int, str | int]
 
 # A bucket cannot be finer than the coarse clock: one step is 10 ms at HZ 100.
 _CLOCK_STEP_NS = 10_000_000
+_SLACK_MAX = 1 << 61  # so that clock and slack never pass 64 bits together
 _FRONT_V4_BYTES = lib.EDGE_FRONT_V4_WORDS * 8
 _FRONT_V6_BYTES = lib.EDGE_FRONT_V6_WORDS * 8
 
@@ -216,7 +217,7 @@ def _put_rate(rate: Any, limit: PerSource | None) -> None:
         burst = max(1, (limit.burst or leading) * per_second // leading)
         slack = max((burst - 1) * interval, (_CLOCK_STEP_NS << lib.EDGE_RATE_SHIFT) - interval, 0)
         setattr(rate, f"{kind}_interval", interval)
-        setattr(rate, f"{kind}_slack", slack)
+        setattr(rate, f"{kind}_slack", min(slack, _SLACK_MAX))
     mask = ((1 << 128) - (1 << (128 - limit.prefix_v6))).to_bytes(16, "big")
     rate.mask_high_be = int.from_bytes(mask[:8], "little")
     rate.mask_low_be = int.from_bytes(mask[8:], "little")
