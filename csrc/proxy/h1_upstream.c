@@ -136,7 +136,14 @@ static bool write_head(struct h1_upstream *up)
             target.at > request->target.at + request->target.length)
             target = request->path;
     }
-    h1_put_request_line(&writer, request->method, target);
+    if (target.at == request->path.at && target.length == 1 && request->query.at) {
+        h1_put_slice(&writer, request->method); /* http://host?query: its "/" is not in it */
+        h1_put_text(&writer, " /?");
+        h1_put_slice(&writer, request->query);
+        h1_put_text(&writer, " HTTP/1.1\r\n");
+    } else {
+        h1_put_request_line(&writer, request->method, target);
+    }
     h1_put_field(&writer, exchange->added[0].name, exchange->added[0].value); /* Host first */
     h1_put_fields(&writer, request, exchange->skip);
     for (uint32_t i = 1; i < exchange->added_count; i++)
