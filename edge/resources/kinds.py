@@ -294,12 +294,26 @@ def decode(kind: str, raw: Mapping[str, Any]) -> Struct | Problem:
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `")
         field = path.rstrip("`").removeprefix("$").removeprefix(".")
+        if field.endswith("[...]"):
+            field = _with_key(raw, field.removesuffix("[...]"))
         reason = "Required" if "missing required" in message else "InvalidType"
         if "unknown field" in message:
             reason = "UnknownField"
         return Problem(field, reason, message.replace("`", "'"))
     except (RecursionError, ValueError, TypeError) as error:
         return Problem("", "InvalidType", f"cannot be read: {type(error).__name__}")
+
+
+def _with_key(raw: Mapping[str, Any], field: str) -> str:
+    """Shape: the field with the key whose value is no text; msgspec does not say which one it was."""
+    place: Any = raw
+    for word in field.split("."):
+        place = place.get(word) if isinstance(place, Mapping) else None
+    if isinstance(place, Mapping):
+        for key, value in place.items():
+            if not isinstance(value, str):
+                return f"{field}[{ascii(str(key)[:100])[1:-1]}]"
+    return f"{field}[...]"
 
 
 def shown(value: object) -> str:
