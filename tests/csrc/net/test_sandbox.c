@@ -3,7 +3,7 @@
  * Each case runs in a child (there is no way back); it writes its findings to shared memory. Run
  * as root it also gives up root, run as anybody else it keeps its uid: no case is left out.
  *
- * links: net/loop.c net/loop_epoll.c */
+ * links: net/loop.c net/loop_epoll.c net/tls_context.c */
 #define _GNU_SOURCE
 #include "net/sandbox.c"
 
@@ -13,10 +13,14 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
 #include <pthread.h>
 #include <sys/wait.h>
 #include <time.h>
 
+#include "net/tls.h"
+#include "net/tls_context.h"
 #include "tap.h"
 
 enum { FINDINGS_MAX = 200, NOBODY = 65534 };
@@ -31,6 +35,11 @@ static struct {
     int count;
     int entered;
 } *shared;
+
+static struct {
+    char chain[4096], key[4096];
+    size_t chain_bytes, key_bytes;
+} *secrets;
 
 static void find(int ok, int got, const char *name)
 {
@@ -290,6 +299,60 @@ static void ask_rings(void)
     find(ask_ring(of(inner), IORING_OP_RECV, IOSQE_IO_LINK) == -EACCES, 0, "by the ring: LINK");
 }
 
+/* In a process of its own: the one that is tested must meet OpenSSL in the sandbox first. */
+static void make_secrets(void)
+{
+    EVP_PKEY *key = EVP_EC_gen("P-256");
+    X509 *x509 = X509_new();
+    BIO *chain = BIO_new(BIO_s_mem()), *secret = BIO_new(BIO_s_mem());
+
+    ASN1_INTEGER_set(X509_get_serialNumber(x509), 1);
+    X509_gmtime_adj(X509_getm_notBefore(x509), -60);
+    X509_gmtime_adj(X509_getm_notAfter(x509), 3600);
+    X509_set_pubkey(x509, key);
+    X509_sign(x509, key, EVP_sha256());
+    PEM_write_bio_X509(chain, x509);
+    PEM_write_bio_PrivateKey(secret, key, 0, 0, 0, 0, 0);
+    secrets->chain_bytes = (size_t)BIO_read(chain, secrets->chain, sizeof(secrets->chain));
+    secrets->key_bytes = (size_t)BIO_read(secret, secrets->key, sizeof(secrets->key));
+}
+
+static struct tls_certificate *choose(void *owner, struct slice name)
+{
+    (void)name;
+    return owner;
+}
+
+/* Images are prepared inside: OpenSSL must start, load a key and shake hands without a file. */
+static void use_tls(void)
+{
+    struct tls_certificate *certificate = 0;
+    struct tls_server *server;
+    struct edge_error err = {0};
+    SSL *ours, *theirs;
+    BIO *ours_bio, *theirs_bio;
+
+    enter();
+    tls_certificate_create((uint8_t *)secrets->chain, secrets->chain_bytes, (uint8_t *)secrets->key,
+                           secrets->key_bytes, &certificate, &err);
+    find(certificate != 0, err.code, "works: a certificate");
+    if (!certificate)
+        return;
+    server = tls_server_create(choose, certificate, 0);
+    ours = tls_server_session(server);
+    theirs = SSL_new(SSL_CTX_new(TLS_client_method()));
+    BIO_new_bio_pair(&ours_bio, 0, &theirs_bio, 0);
+    SSL_set_bio(ours, ours_bio, ours_bio);
+    SSL_set_bio(theirs, theirs_bio, theirs_bio);
+    SSL_set_accept_state(ours);
+    SSL_set_connect_state(theirs);
+    for (int i = 0; i < 10; i++) {
+        SSL_do_handshake(theirs);
+        SSL_do_handshake(ours);
+    }
+    find(SSL_is_init_finished(ours) && SSL_is_init_finished(theirs), 0, "works: a handshake");
+}
+
 /* Read by the parent, as tests/e2e do: the child cannot open its own /proc. */
 static void read_status(pid_t child)
 {
@@ -352,6 +415,9 @@ static void run_child(const char *title, void (*what)(void))
 int main(void)
 {
     shared = mmap(0, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    secrets = mmap(0, sizeof(*secrets), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    run_child("secrets", make_secrets);
+    run_child("tls", use_tls);
     run_child("status", stand_still);
     run_child("calls", try_calls);
     run_child("ring", ask_rings);
