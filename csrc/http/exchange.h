@@ -149,7 +149,7 @@ struct exchange {
 
     uint8_t phase; /* enum exchange_phase of proxy/exchange.c */
     uint8_t paused;
-    uint8_t request_done;  /* its last piece was passed on */
+    uint8_t request_done;   /* its last piece was passed on */
     uint8_t response_begun; /* its head was passed downstream */
     uint8_t response_done;  /* its last piece was passed downstream */
     uint8_t tunnel;

@@ -190,11 +190,10 @@ static enum step find_route(struct exchange *exchange)
     struct proxy *proxy = exchange->proxy;
     const struct snapshot_view *view = proxy->view;
     const struct h1_head *request = exchange->request;
-    int32_t listener =
-        view ? match_listener(&view->image, exchange->client->listener_slot) : -1;
+    int32_t listener = view ? match_listener(&view->image, exchange->client->listener_slot) : -1;
     int32_t index = listener < 0 ? -1
-                                 : match_route(&view->image, (uint32_t)listener,
-                                               request->authority, request->path);
+                                 : match_route(&view->image, (uint32_t)listener, request->authority,
+                                               request->path);
     if (index < 0)
         return fail(exchange, FAILURE_NO_ROUTE, SIDE_DOWNSTREAM);
     const struct edge_image_route *route = &view->image.routes[index];
@@ -206,8 +205,7 @@ static enum step find_route(struct exchange *exchange)
         request->content_length > exchange->body_bytes_max)
         return fail(exchange, FAILURE_BODY_TOO_LARGE, SIDE_DOWNSTREAM);
 
-    const struct edge_image_reference *references =
-        &view->image.references[route->first_reference];
+    const struct edge_image_reference *references = &view->image.references[route->first_reference];
     int32_t chosen =
         balance_reference(&proxy->balance, route->slot, references, route->reference_count);
     if (chosen < 0)

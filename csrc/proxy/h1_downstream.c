@@ -33,12 +33,12 @@ struct h1_downstream {
     struct block *ahead; /* came while an exchange was under way */
     size_t ahead_length;
     uint8_t state;
-    bool receiving;     /* a receive is outstanding */
-    bool wants_body;    /* what it brings belongs to the request body */
-    bool replayable;    /* all of the body that was passed on still stands in the stash */
-    bool eof;           /* the client ended its side */
-    bool expects;       /* 100 Continue was asked for and not yet sent */
-    bool close;         /* the present answer is the last */
+    bool receiving;  /* a receive is outstanding */
+    bool wants_body; /* what it brings belongs to the request body */
+    bool replayable; /* all of the body that was passed on still stands in the stash */
+    bool eof;        /* the client ended its side */
+    bool expects;    /* 100 Continue was asked for and not yet sent */
+    bool close;      /* the present answer is the last */
     struct exchange exchange;
 };
 
@@ -188,8 +188,8 @@ static void read_head(struct h1_downstream *down)
 {
     struct h1_head *head = &down->proxy->scratch;
     read_settings(down);
-    long used = h1_parse_request((const char *)down->stash->data, down->stash_length,
-                                 &down->limits, &down->scanned, head);
+    long used = h1_parse_request((const char *)down->stash->data, down->stash_length, &down->limits,
+                                 &down->scanned, head);
     if (used > 0) {
         down->scanned = 0;
         down->taken = down->head_end = (size_t)used;
@@ -225,8 +225,8 @@ static void next_request(struct h1_downstream *down)
     down->stash_length = rest;
     down->taken = 0;
     if (down->ahead) {
-        bool kept = append(down, &down->stash, &down->stash_length, down->ahead->data,
-                           down->ahead_length);
+        bool kept =
+            append(down, &down->stash, &down->stash_length, down->ahead->data, down->ahead_length);
         blocks_give(blocks, down->ahead);
         down->ahead = 0;
         down->ahead_length = 0;
@@ -377,14 +377,15 @@ static void passed(struct deadline *deadline)
         fail(down, FAILURE_TIMEOUT);
 }
 
-/* ---- what the exchange asks --------------------------------------------------------------------- */
+/* ---- what the exchange asks ---------------------------------------------------------------------
+ */
 
 /* May another request follow on this connection? */
 static bool keeps(const struct h1_downstream *down)
 {
     const struct h1_reader *reader = &down->reader;
-    bool read = reader->ended || (reader->kind == BODY_LENGTH &&
-                                  reader->left <= down->stash_length - down->taken);
+    bool read = reader->ended ||
+                (reader->kind == BODY_LENGTH && reader->left <= down->stash_length - down->taken);
     return !down->close && !down->proxy->draining && read;
 }
 
@@ -568,7 +569,8 @@ static const struct exchange_downstream_ops OPS = {.interim = send_interim,
 static const struct transport_handlers HANDLERS = {
     .received = received, .sent = sent, .closed = closed};
 
-/* ---- connections --------------------------------------------------------------------------------- */
+/* ---- connections
+ * --------------------------------------------------------------------------------- */
 
 static void read_peer(struct exchange_client *client, int fd)
 {

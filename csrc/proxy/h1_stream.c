@@ -225,8 +225,7 @@ long h1_reader_feed(struct h1_reader *reader, uint8_t *data, size_t length,
 bool h1_reader_room(struct h1_reader *reader, struct blocks *blocks, uint8_t **at, size_t *length)
 {
     if (!reader->buffer)
-        reader->buffer =
-            blocks_take(blocks, reader->full_reads >= 2 ? BLOCK_LARGE : BLOCK_MEDIUM);
+        reader->buffer = blocks_take(blocks, reader->full_reads >= 2 ? BLOCK_LARGE : BLOCK_MEDIUM);
     if (!reader->buffer)
         return false;
     *at = reader->buffer->data + EXCHANGE_HEADROOM;

@@ -20,8 +20,8 @@
 struct proxy {
     struct loop *loop;
     struct wheel wheel;
-    const struct snapshot_view *view;   /* only until the next return to the loop */
-    struct tls_server *const *tls;      /* by listener slot, of the same version */
+    const struct snapshot_view *view; /* only until the next return to the loop */
+    struct tls_server *const *tls;    /* by listener slot, of the same version */
     struct blocks blocks;
     struct arena_cache arenas;
     struct pool pool;
@@ -43,8 +43,7 @@ struct proxy {
 };
 
 /* A counter that only this thread writes and others read at any time. */
-#define COUNT(counter, by)                                                                         \
-    __atomic_store_n(&(counter), (counter) + (by), __ATOMIC_RELAXED)
+#define COUNT(counter, by) __atomic_store_n(&(counter), (counter) + (by), __ATOMIC_RELAXED)
 
 int proxy_init(struct proxy *proxy, struct loop *loop, uint64_t seed);
 void proxy_release(struct proxy *proxy);

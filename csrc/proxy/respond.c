@@ -6,8 +6,7 @@
 
 static void add(struct h1_head *head, struct slice name, struct slice value, uint8_t id)
 {
-    head->field[head->field_count++] =
-        (struct h1_field){.name = name, .value = value, .id = id};
+    head->field[head->field_count++] = (struct h1_field){.name = name, .value = value, .id = id};
 }
 
 void respond(struct exchange *exchange, uint16_t status)

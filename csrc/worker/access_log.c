@@ -17,7 +17,8 @@
 #define PAUSE_NS 20000000 /* between two looks while lines come */
 #define PAUSES_MAX 20     /* looks without a line before it sleeps until woken */
 
-/* ---- lines ------------------------------------------------------------------------------------ */
+/* ---- lines ------------------------------------------------------------------------------------
+ */
 
 /* Bytes that could end a line or a quoted text become \xHH (text) or \u00HH (JSON). */
 static void put_escaped(struct h1_writer *out, struct slice text, bool json)
@@ -95,8 +96,9 @@ static void put_time(struct h1_writer *out, int64_t wall_ns)
     }
     unsigned ms = (unsigned)(wall_ns / 1000000 % 1000);
     h1_put(out, cached, 19);
-    h1_put(out, (char[5]){'.', (char)('0' + ms / 100), (char)('0' + ms / 10 % 10),
-                          (char)('0' + ms % 10), 'Z'},
+    h1_put(out,
+           (char[5]){'.', (char)('0' + ms / 100), (char)('0' + ms / 10 % 10), (char)('0' + ms % 10),
+                     'Z'},
            5);
 }
 
@@ -258,7 +260,8 @@ size_t access_log_format(uint32_t format, const struct proxy *proxy,
     return writer.full ? 0 : h1_writer_length(&writer);
 }
 
-/* ---- rings ------------------------------------------------------------------------------------ */
+/* ---- rings ------------------------------------------------------------------------------------
+ */
 
 int access_log_init(struct access_log *log, uint32_t workers, int fd, uint32_t format,
                     struct edge_error *err)
@@ -327,7 +330,8 @@ void access_log_put(struct access_log *log, uint32_t index, struct proxy *proxy,
         wake(log);
 }
 
-/* ---- the thread -------------------------------------------------------------------------------- */
+/* ---- the thread --------------------------------------------------------------------------------
+ */
 
 static bool drain(struct access_log *log, struct access_log_ring *ring)
 {

@@ -1,7 +1,8 @@
 /* Access log: one ring of bytes a worker, one thread that writes them out.
  *
  * A worker puts whole lines and never waits: a line that does not fit is dropped and counted in
- * its lane. The thread "edge-log" writes to the descriptor that the holder opened and may change. */
+ * its lane. The thread "edge-log" writes to the descriptor that the holder opened and may change.
+ */
 #ifndef EDGE_WORKER_ACCESS_LOG_H
 #define EDGE_WORKER_ACCESS_LOG_H
 

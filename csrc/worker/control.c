@@ -48,14 +48,14 @@ static void refuse(struct control *control, uint64_t version, const struct edge_
     char text[1024], field[128], reason[512];
     message_escape(err->field, field, sizeof field);
     message_escape(err->reason, reason, sizeof reason);
-    int length = snprintf(text, sizeof text,
-                          "refused version=%llu code=%d section=%u index=%u field=%s reason=%s",
-                          (unsigned long long)version, err->code, err->section, err->index, field,
-                          reason);
+    int length = snprintf(
+        text, sizeof text, "refused version=%llu code=%d section=%u index=%u field=%s reason=%s",
+        (unsigned long long)version, err->code, err->section, err->index, field, reason);
     say(control, text, length);
 }
 
-/* ---- image ------------------------------------------------------------------------------------- */
+/* ---- image -------------------------------------------------------------------------------------
+ */
 
 static int prepare_full(struct control *control, const uint8_t *bytes, uint64_t size,
                         struct edition **edition, struct edge_error *err)
@@ -211,7 +211,8 @@ static void look_at_workers(struct control *control)
                  (unsigned long long)active->view->version));
 }
 
-/* ---- the other verbs ----------------------------------------------------------------------------- */
+/* ---- the other verbs
+ * ----------------------------------------------------------------------------- */
 
 static void listen_on(struct control *control)
 {
@@ -278,26 +279,23 @@ static const struct {
     const char *verb;
     void (*run)(struct control *control);
 } VERBS[] = {
-    {"listen", listen_on},
-    {"unlisten", unlisten},
-    {"image", take_image},
-    {"commit", commit},
-    {"heartbeat", take_heartbeat},
-    {"log", reopen_log},
+    {"listen", listen_on},  {"unlisten", unlisten},        {"image", take_image},
+    {"commit", commit},     {"heartbeat", take_heartbeat}, {"log", reopen_log},
     {"drain", begin_drain},
 };
 
-/* ---- the loop -------------------------------------------------------------------------------------- */
+/* ---- the loop
+ * -------------------------------------------------------------------------------------- */
 
-/* XDP reads the stamp as "the data plane serves": a stuck worker must not hide behind this thread. */
+/* XDP reads the stamp as "the data plane serves": a stuck worker must not hide behind this thread.
+ */
 static void stamp(struct control *control, uint64_t now)
 {
     struct runtime *runtime = control->runtime;
     if (!control->heartbeat)
         return;
     for (uint32_t i = 0; i < runtime->worker_count; i++) {
-        uint64_t seen =
-            __atomic_load_n(&runtime->workers[i].proxy.lane->loop_ns, __ATOMIC_RELAXED);
+        uint64_t seen = __atomic_load_n(&runtime->workers[i].proxy.lane->loop_ns, __ATOMIC_RELAXED);
         if (seen + STUCK_NS < now)
             return;
     }

@@ -1,5 +1,6 @@
 /* Receiving, reading and sending control messages. Called by control.c. Trusts nothing: a key
- * that is missing or no number has its default, a datagram that is too long is cut by the kernel. */
+ * that is missing or no number has its default, a datagram that is too long is cut by the kernel.
+ */
 #define _GNU_SOURCE
 #include "worker/message.h"
 

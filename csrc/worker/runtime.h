@@ -19,11 +19,12 @@ struct runtime {
 
     _Atomic(struct edition *) active; /* control writes, workers read at the top of their loops */
     _Atomic bool draining;
-    _Atomic uint64_t drain_until_ns;  /* CLOCK_MONOTONIC */
-    int passed_fd; /* eventfd: a worker took an edition or is done */
+    _Atomic uint64_t drain_until_ns; /* CLOCK_MONOTONIC */
+    int passed_fd;                   /* eventfd: a worker took an edition or is done */
 };
 
-/* The control thread's loop: returns 0 when drained, negative when the holder is lost or on error. */
+/* The control thread's loop: returns 0 when drained, negative when the holder is lost or on error.
+ */
 int control_run(struct runtime *runtime, struct edge_error *err);
 uint64_t runtime_now_ns(void);
 void runtime_notify(struct runtime *runtime);

@@ -28,6 +28,7 @@ int worker_init(struct worker *worker, struct runtime *runtime, uint32_t index, 
     worker->runtime = runtime;
     worker->index = index;
     list_init(&worker->listeners);
+    list_init(&worker->leaving);
     list_init(&worker->inbox);
     pthread_mutex_init(&worker->inbox_lock, 0);
     worker->proxy.lane = stats_lane(&runtime->stats, lane);
@@ -47,7 +48,8 @@ void worker_release(struct worker *worker)
     loop_destroy(worker->proxy.loop);
 }
 
-/* ---- from the control thread ------------------------------------------------------------------ */
+/* ---- from the control thread ------------------------------------------------------------------
+ */
 
 bool worker_listen(struct worker *worker, uint32_t slot, int fd)
 {
@@ -74,7 +76,8 @@ void worker_unlisten(struct worker *worker, uint32_t slot)
     loop_wake(worker->proxy.loop);
 }
 
-/* ---- the worker's own thread ------------------------------------------------------------------- */
+/* ---- the worker's own thread -------------------------------------------------------------------
+ */
 
 static void accepted(struct loop_listener *listener, int fd)
 {
@@ -86,13 +89,26 @@ static void accepted(struct loop_listener *listener, int fd)
         h1_downstream_accept(proxy, owner->slot, fd);
 }
 
+/* The loop may still hold an accept: the memory is freed by sweep(). */
 static void end_listener(struct worker_listener *listener)
 {
     if (listener->accepting)
         loop_unlisten(&listener->listener);
-    close(listener->listener.fd);
     list_remove(&listener->link);
-    free(listener);
+    list_push_back(&listener->worker->leaving, &listener->link);
+}
+
+static void sweep(struct worker *worker)
+{
+    LIST_EACH(at, after, &worker->leaving)
+    {
+        struct worker_listener *listener = LIST_OWNER(at, struct worker_listener, link);
+        if (listener->listener.loop)
+            continue;
+        close(listener->listener.fd);
+        list_remove(&listener->link);
+        free(listener);
+    }
 }
 
 /* A socket whose slot the image does not have waits: its clients stay in the kernel's queue. */
@@ -157,7 +173,7 @@ static bool drain(struct worker *worker)
         end_listener(LIST_OWNER(at, struct worker_listener, link));
         proxy_drain(&worker->proxy);
     }
-    if (list_empty(&worker->proxy.downstreams)) {
+    if (list_empty(&worker->proxy.downstreams) && list_empty(&worker->leaving)) {
         h1_upstream_abort_all(&worker->proxy);
         return proxy_idle(&worker->proxy);
     }
@@ -181,8 +197,8 @@ void *worker_run(void *argument)
     for (;;) {
         take_edition(worker);
         read_inbox(worker);
-        if (atomic_load_explicit(&worker->runtime->draining, memory_order_relaxed) &&
-            drain(worker))
+        sweep(worker);
+        if (atomic_load_explicit(&worker->runtime->draining, memory_order_relaxed) && drain(worker))
             break;
         int wait = wheel_timeout(&proxy->wheel, proxy_now_ms(proxy));
         if (wait < 0 || wait > TICK_MS)

@@ -30,6 +30,7 @@ struct worker {
     uint32_t index;
     pthread_t thread;
     struct list listeners;
+    struct list leaving; /* ended here, perhaps not yet in the loop */
 
     _Atomic(struct edition *) passed; /* the edition in use, for control.c */
     _Atomic bool done;                /* drained: its thread ends */
@@ -40,8 +41,8 @@ struct worker {
     _Atomic bool inbox_full;
 };
 
-int worker_init(struct worker *worker, struct runtime *runtime, uint32_t index,
-                struct loop *loop, struct edge_error *err);
+int worker_init(struct worker *worker, struct runtime *runtime, uint32_t index, struct loop *loop,
+                struct edge_error *err);
 void worker_release(struct worker *worker);
 void *worker_run(void *worker);
 /* Control thread. The descriptor becomes the worker's. */
