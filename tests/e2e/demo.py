@@ -204,7 +204,7 @@ class Demo:
 
     def counters(self) -> dict[str, int]:
         """Return XDP's packet counters by reason."""
-        return {reason: int(count) for reason, count in self.admin("/xdp")["packets"].items()}
+        return {reason: value["packets"] for reason, value in self.admin("/xdp")["counters"].items()}
 
     def show_flood(self) -> None:
         """Step 3: XDP drops a flood of client1 while client2 is served."""

@@ -18,7 +18,9 @@ EXAMPLES = ROOT / "manifests" / "examples"
 def test_examples_have_no_diagnostic(folder: object) -> None:
     done = subprocess.run([EDGE, "check", str(folder)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "error:" not in done.stdout and "warning:" not in done.stdout, done.stdout
+    # The folder demo/ beside the examples is another configuration, and `edge check` says so.
+    lines = [line for line in done.stdout.splitlines() if "File/demo: Folder" not in line]
+    assert not lines, done.stdout
 
 
 @pytest.mark.parametrize(

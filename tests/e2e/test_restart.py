@@ -132,4 +132,4 @@ def reaches(lab: Lab, source: str) -> bool:
 
 
 def counts(edge: Running) -> dict[str, int]:
-    return {reason: int(count) for reason, count in edge.admin_json("/xdp")["packets"].items()}
+    return {reason: value["packets"] for reason, value in edge.admin_json("/xdp")["counters"].items()}
