@@ -53,8 +53,8 @@ struct loop_socket {
 
 struct loop_listener {
     int fd;
-    /* fd >= 0: a connection, non-blocking, TCP_NODELAY set; < 0: -errno (EMFILE, ENFILE, ENOBUFS, ENOMEM:
-     * accepting pauses for 100 ms by itself, and goes on). */
+    /* fd >= 0: a connection, non-blocking, TCP_NODELAY set; < 0: -errno (EMFILE, ENFILE, ENOBUFS,
+     * ENOMEM: accepting pauses for 100 ms by itself, and goes on). */
     void (*accepted)(struct loop_listener *listener, int fd);
     void *owner;
     struct loop *loop;

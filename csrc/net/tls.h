@@ -1,7 +1,8 @@
 /* TLS server transport over OpenSSL with memory BIOs: sans-IO, the loop moves the bytes.
  *
  * A tls_server belongs to one prepared image: it is made on the preparation (control) thread from
- * the secrets, never on a worker, and is reference-counted because sessions may outlive a publish. */
+ * the secrets, never on a worker, and is reference-counted because sessions may outlive a
+ * publish. */
 #ifndef EDGE_NET_TLS_H
 #define EDGE_NET_TLS_H
 
@@ -16,8 +17,8 @@ int tls_certificate_create(const uint8_t *chain_pem, size_t chain_bytes, const u
 void tls_certificate_hold(struct tls_certificate *certificate);
 void tls_certificate_release(struct tls_certificate *certificate);
 
-/* choose: the certificate for a server name (length 0: none sent), borrowed; 0: unrecognized_name alert.
- * Called on workers during the handshake. */
+/* choose: the certificate for a server name (in lower case; length 0: none sent), borrowed; 0:
+ * unrecognized_name alert. Called on workers during the handshake. */
 struct tls_server *tls_server_create(struct tls_certificate *(*choose)(void *owner,
                                                                        struct slice name),
                                      void *owner, void (*release_owner)(void *owner));
