@@ -13,7 +13,7 @@
 #include "proxy/deadline.h"
 #include "proxy/h1_stream.h"
 
-#define LINGER_MS 2000 /* unread request bytes would make close() destroy the answer */
+#define LINGER_MS 2000 /* unread bytes would make close() destroy the answer */
 
 enum downstream_state { DOWN_HEAD = 1, DOWN_EXCHANGE, DOWN_LINGER, DOWN_CLOSED };
 
@@ -43,7 +43,6 @@ struct h1_downstream {
 };
 
 static const struct exchange_downstream_ops OPS;
-static void read_head(struct h1_downstream *down);
 
 static struct h1_downstream *of(struct transport *transport)
 {
@@ -154,9 +153,8 @@ static uint8_t failure_of(long error)
     case H1_ERR_METHOD:
     case H1_ERR_CODING:
         return FAILURE_UNSUPPORTED;
-    default:
-        return FAILURE_SYNTAX;
     }
+    return FAILURE_SYNTAX;
 }
 
 static void begin(struct h1_downstream *down, const struct h1_head *head)
@@ -275,6 +273,12 @@ static void complete(struct h1_downstream *down)
 
 /* ---- the transport's events ------------------------------------------------------------------ */
 
+static void refuse_body(struct h1_downstream *down)
+{
+    down->close = true;
+    exchange_refuse(&down->exchange, FAILURE_SYNTAX);
+}
+
 static void pass_body(struct h1_downstream *down, uint8_t *data, size_t length)
 {
     struct exchange_piece piece;
@@ -285,9 +289,7 @@ static void pass_body(struct h1_downstream *down, uint8_t *data, size_t length)
             fail(down, FAILURE_SYNTAX);
             return;
         }
-        down->close = true;
-        down->reader.ended = false;
-        exchange_refuse(&down->exchange, FAILURE_SYNTAX);
+        refuse_body(down);
         return;
     }
     if ((size_t)used < length && /* the next request's */
@@ -389,52 +391,11 @@ static bool keeps(const struct h1_downstream *down)
     return !down->close && !down->proxy->draining && read;
 }
 
-static void write_head(struct h1_downstream *down, const struct h1_head *head, bool interim)
-{
-    const struct exchange *exchange = &down->exchange;
-    struct proxy *proxy = down->proxy;
-    bool dated = false;
-    struct slice upgrade = {0, 0};
-    size_t bytes = head->reason.length + 192;
-    for (uint32_t i = 0; i < head->field_count; i++) {
-        bytes += head->field[i].name.length + head->field[i].value.length + 4;
-        if (head->field[i].id == FIELD_DATE)
-            dated = true;
-        else if (head->field[i].id == FIELD_UPGRADE)
-            upgrade = head->field[i].value;
-    }
-    struct h1_writer writer;
-    if (!h1_sender_open(&down->sender, &writer, bytes + upgrade.length)) {
-        down->close = true;
-        return;
-    }
-    h1_put_status_line(&writer, head->status, head->reason);
-    h1_put_fields(&writer, head, 0);
-    if (!interim) {
-        /* RFC 9110 §6.6.1: a recipient with a clock adds what is missing. */
-        if (!dated)
-            h1_put_field(&writer, SLICE("date"), (struct slice){proxy->date, H1_DATE_BYTES});
-        if (down->sender.framing == BODY_CHUNKED)
-            h1_put_text(&writer, H1_CHUNKED_FIELD);
-        if (exchange->tunnel) {
-            h1_put_text(&writer, "connection: upgrade\r\n");
-            h1_put_field(&writer, SLICE("upgrade"), upgrade);
-        } else if (down->close) {
-            h1_put_text(&writer, H1_CLOSE_FIELD);
-        } else if (exchange->request && exchange->request->minor == 0) {
-            h1_put_text(&writer, "connection: keep-alive\r\n");
-        }
-    }
-    h1_put_end(&writer);
-    if (writer.full)
-        down->close = true;
-    else
-        h1_sender_commit(&down->sender, &writer);
-}
-
 static void send_interim(struct exchange *exchange)
 {
-    write_head(of_exchange(exchange), exchange->response, true);
+    struct h1_downstream *down = of_exchange(exchange);
+    if (!h1_answer_write(&down->sender, exchange, true, false))
+        down->close = true;
 }
 
 static void send_head(struct exchange *exchange)
@@ -457,7 +418,8 @@ static void send_head(struct exchange *exchange)
     }
     down->sender.framing = framing;
     down->sender.ended = framing == BODY_NONE;
-    write_head(down, head, false);
+    if (!h1_answer_write(&down->sender, exchange, false, down->close))
+        down->close = true;
 }
 
 static void send_body(struct exchange *exchange, const struct exchange_piece *piece)
@@ -502,8 +464,7 @@ static void credit(struct exchange *exchange)
         struct exchange_piece piece;
         long used = h1_reader_feed(&down->reader, data, down->stash_length - down->taken, &piece);
         if (used < 0) {
-            down->close = true;
-            exchange_refuse(exchange, FAILURE_SYNTAX);
+            refuse_body(down);
             return;
         }
         down->taken += (size_t)used;
@@ -566,8 +527,7 @@ static const struct exchange_downstream_ops OPS = {.interim = send_interim,
                                                    .credit = credit,
                                                    .rewind = rewind_body};
 
-static const struct transport_handlers HANDLERS = {
-    .received = received, .sent = sent, .closed = closed};
+static const struct transport_handlers HANDLERS = {received, sent, 0, closed};
 
 /* ---- connections
  * --------------------------------------------------------------------------------- */

@@ -42,6 +42,11 @@ static inline bool h1_sender_empty(const struct h1_sender *sender)
     return !sender->sending && !sender->out && !sender->borrowed.at && !sender->last_chunk_due;
 }
 
+/* h1_answer.c: exchange->response into the sender. interim: a 1xx; last: no request follows it on
+ * this connection. false: no memory, nothing was written. */
+bool h1_answer_write(struct h1_sender *sender, const struct exchange *exchange, bool interim,
+                     bool last);
+
 struct h1_reader {
     struct h1_chunked chunked;
     struct block *buffer; /* for receive-into, while a body is read */

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import os
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,8 +14,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from edge import messages
+from edge.model.diagnostics import ObjectRef
+from edge.model.types import Certificate
 from tests.e2e.plane import DEADLINE_S, Plane, Reader, Server, World, dump, listener, named, reply
 
 pytestmark = pytest.mark.slow
@@ -404,3 +412,52 @@ def test_access_log_has_every_request(start: Start, serve: Serve, loop: str, tmp
     lines = path.read_text().splitlines()
     assert sorted(line.split('"')[1] for line in lines) == sorted(f"GET /{i} HTTP/1.1" for i in range(50))
     assert all("a\\x22b" in line for line in lines)
+
+
+def certificate(name: str, *, default: bool = False) -> Certificate:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), False)
+        .sign(key, hashes.SHA256())
+    )
+    chain = signed.public_bytes(serialization.Encoding.PEM)
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    digest = hashlib.sha256(chain + secret).digest()
+    return Certificate(ObjectRef("Secret", "test", name), digest, chain, secret, (name,), default)
+
+
+def test_tls_chooses_by_server_name(start: Start, serve: Serve) -> None:
+    world = World([listener(tls=True)])
+    world.route("a.test", "/", world.upstream("a", [serve(dump).port]))
+    world.certificates += [certificate("a.test"), certificate("default.test", default=True)]
+    plane = start(world)
+    body = os.urandom(300_000)
+    head = f"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    for name, shown in (("a.test", b"a.test"), ("other.test", b"default.test")):
+        with plane.connect() as raw, context.wrap_socket(raw, server_hostname=name) as client:
+            der = client.getpeercert(binary_form=True)
+            assert der is not None and shown in der
+            reader = Reader(client)
+            for _ in range(3):
+                client.sendall(head + body)
+                seen = reader.message().body
+                assert b"x-forwarded-proto: https" in seen
+                assert b"body: 300000" in seen
+            plane.publish()
+            client.sendall(head + body)
+            assert reader.message().status == 200
+    assert balanced(plane)["ok"] == 8
