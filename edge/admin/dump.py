@@ -114,4 +114,4 @@ def xdp(view: View) -> dict[str, Any]:
     """Shape: where XDP is attached and what it counted, or why it is off."""
     if not view.xdp_on:
         return {"attached": False, "reason": view.xdp_reason}
-    return {"attached": True, **view.xdp_describe(), "packets": view.xdp_counts()}
+    return {"attached": True, **view.xdp_describe()}

@@ -33,7 +33,7 @@ _UPSTREAM = {
     "timeouts": (
         "edge_upstream_timeouts_total",
         "counter",
-        "Requests that an upstream did not answer in time.",
+        "Requests that were not answered in time.",
     ),
     "resets": ("edge_upstream_resets_total", "counter", "Answers that an upstream broke off."),
     "retries": ("edge_upstream_retries_total", "counter", "Requests tried again."),

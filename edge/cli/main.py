@@ -54,6 +54,11 @@ def merged(given: dict[str, Any]) -> Options:
 
 Instance = Annotated[str | None, _option("--instance", "Name of the instance (default)")]
 RunDir = Annotated[str | None, _option("--run-dir", "Folder of lock and control socket (/run/edge)")]
+IngressClass = Annotated[str | None, _option("--ingress-class", "IngressClass to serve (edge)")]
+WithoutClass = Annotated[
+    bool | None, _option("--watch-ingress-without-class", "Serve Ingresses that name no class")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON")]
 
 
 @app.command()
@@ -74,7 +79,7 @@ def run(
         str | None, _option("--state-dir", "Folder of what outlives a stop (/var/lib/edge)")
     ] = None,
     user: Annotated[str | None, _option("--user", "Who the data plane runs as (nobody)")] = None,
-    ingress_class: Annotated[str | None, _option("--ingress-class", "IngressClass to serve (edge)")] = None,
+    ingress_class: IngressClass = None,
     grace_period: Annotated[
         float | None, _option("--grace-period", "Seconds that open exchanges have at a stop (30)")
     ] = None,
@@ -82,9 +87,7 @@ def run(
     state_secrets: Annotated[
         bool | None, _option("--state-secrets", "Keep keys in the state folder, 0600")
     ] = None,
-    watch_ingress_without_class: Annotated[
-        bool | None, _option("--watch-ingress-without-class", "Serve Ingresses that name no class")
-    ] = None,
+    watch_ingress_without_class: WithoutClass = None,
 ) -> None:
     """Run an instance in the foreground until SIGTERM; SIGHUP reads everything again."""
     given = dict(locals())
@@ -94,21 +97,20 @@ def run(
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
-IngressClass = Annotated[str | None, _option("--ingress-class", "IngressClass to serve (edge)")]
-WithoutClass = Annotated[
-    bool | None, _option("--watch-ingress-without-class", "Serve Ingresses that name no class")
-]
 
 
 @app.command()
 def check(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder of objects")],
-    as_json: AsJson = False,
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder of objects in YAML or JSON")],
     ingress_class: IngressClass = None,
     watch_ingress_without_class: WithoutClass = None,
+    as_json: Json = False,
 ) -> None:
     """Say what is wrong with a folder of objects: object, field, reason."""
-    given = dict(locals())
+    given = {
+        "ingress_class": ingress_class,
+        "watch_ingress_without_class": watch_ingress_without_class,
+    }
     from edge.cli.check import check_folder
 
     raise typer.Exit(check_folder(folder, merged(given), as_json))
@@ -118,13 +120,17 @@ def check(
 def explain(
     method: Annotated[str, typer.Argument(help="GET, POST, …")],
     url: Annotated[str, typer.Argument(help="http://host/path")],
-    config: Annotated[str | None, _option("--config", "Folder of objects")] = None,
-    as_json: AsJson = False,
+    config: Annotated[str | None, _option("--config", "Folder of objects in YAML or JSON")] = None,
     ingress_class: IngressClass = None,
     watch_ingress_without_class: WithoutClass = None,
+    as_json: Json = False,
 ) -> None:
     """Say which route a request would take, and why not the others."""
-    given = dict(locals())
+    given = {
+        "config": config,
+        "ingress_class": ingress_class,
+        "watch_ingress_without_class": watch_ingress_without_class,
+    }
     from edge.cli.explain import explain_request
 
     raise typer.Exit(explain_request(method, url, merged(given), as_json))
@@ -155,7 +161,7 @@ def upgrade(instance: Instance = None, run_dir: RunDir = None) -> None:
     """Replace the running data plane without losing a request (not in this version)."""
     options = merged({"instance": instance, "run_dir": run_dir})
     print(
-        f"edge: upgrade of instance {options.instance!r}: not available in this version; stop it and start it",
+        f"edge: upgrade of instance {options.instance!r} is not in this version: stop it and start it",
         file=sys.stderr,
     )
     raise typer.Exit(2)

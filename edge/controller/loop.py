@@ -15,17 +15,16 @@ from collections.abc import Iterable
 from typing import Any
 
 from edge.controller.default_certificate import make_default_certificate
-from edge.controller.publish import Publisher
+from edge.controller.publish import Publisher, fragment_object
 from edge.controller.state import DEFAULT_CERTIFICATE, SLOTS, StateDirectory
 from edge.controller.view import View
 from edge.dataplane.link import HolderLink
 from edge.dataplane.stats import Statistics
-from edge.dataplane.tables import ImageTables
+from edge.dataplane.tables import Tables
 from edge.errors import EdgeError, NativeError, PublishError, XdpError
-from edge.model.build import ModelSettings, build_model
+from edge.model.build import ModelSettings, build_model, listeners_of
 from edge.model.certificates import given_certificate
 from edge.model.diagnostics import Diagnostic, ObjectRef
-from edge.model.listeners import listeners_of
 from edge.model.types import Certificate, Model, Transport
 from edge.options import Options
 from edge.resources.store import Key, ResourceStore
@@ -37,6 +36,7 @@ from edge.sources.files import FileSource
 
 REFUSED_MAX = 64  # objects left out, one try each, before a batch is given up
 RETRY_S = 1.0
+TCP = 6
 LARGE = 500  # objects; more are compiled in a thread, so that probes are answered meanwhile
 
 
@@ -59,7 +59,7 @@ class Controller:
         self._source = FileSource(options.config)
         self._state = StateDirectory(options.instance_state_dir)
         self._slots = SlotTables()
-        self._tables = ImageTables()
+        self._tables = Tables()
         self._statistics = Statistics(link.statistics)
         listeners = listeners_of(options)
         self._settings = ModelSettings(
@@ -67,14 +67,12 @@ class Controller:
             ingress_class=options.ingress_class,
             watch_ingress_without_class=options.watch_ingress_without_class,
         )
-        vips = [(listener.address, listener.port, "tcp") for listener in listeners]
+        vips = [(listener.address, listener.port, TCP) for listener in listeners]
         self._publisher = Publisher(link, self._tables, vips)
         self.view = View(link.state, self._statistics, listeners_wanted=len(listeners))
         self._version = max(link.state.committed, link.state.staged)
         self._refused: dict[ObjectRef, Diagnostic] = {}
-        self._fresh_plane = False
         link.on_reread = self._source.reread
-        link.on_data = self._data_changed
         link.on_serving = self._slots_free
 
     # ---- start ---------------------------------------------------------------------------
@@ -86,7 +84,6 @@ class Controller:
         """
         self._state.prepare()
         self._load_slots()
-        self._settle_books()
         if any(listener.transport is Transport.TLS for listener in self._settings.listeners):
             self._settings = ModelSettings(
                 self._settings.listeners,
@@ -241,7 +238,7 @@ class Controller:
         try:
             result = await self._publisher.publish(snapshot, change, self._open_listeners)
         except NativeError as error:
-            found = self._tables.object_at_fragment(error.index)
+            found = fragment_object(snapshot, error.index)
             if found is None:
                 raise
             return self._leave_out(Diagnostic(found, error.field, "Refused", f"left out: {error.reason}"))
@@ -266,16 +263,6 @@ class Controller:
         return model, compile_snapshot(model, self._slots, version)
 
     # ---- what the holder says ------------------------------------------------------------
-
-    def _data_changed(self, dead_pid: int) -> None:
-        if dead_pid:
-            self._settle_books()
-
-    def _settle_books(self) -> None:
-        slots = self.view.snapshot.upstreams.values() if self.view.snapshot else ()
-        lost = self._statistics.settle(self._link.state.pid, (placed.slot.index for placed in slots))
-        if lost:
-            say(f"{lost} open exchanges were lost with a data plane")
 
     def _slots_free(self, version: int) -> None:
         self._slots.release(version)

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from edge.dataplane.link import FULL, PATCH, HolderLink
-from edge.dataplane.tables import ImageTables
+from edge.dataplane.refusals import owner, refused_object
+from edge.dataplane.tables import Tables, sealed_memfd, secrets, subjects
 from edge.errors import PublishError
 from edge.model.diagnostics import Diagnostic, ObjectRef
-from edge.model.types import Policy
+from edge.model.types import Address, Policy
 from edge.snapshot.diff import Change, ChangeKind
 from edge.snapshot.types import Snapshot
 
@@ -24,13 +25,13 @@ PATIENCE_S = 10.0  # a restarted data plane answers in well under a second; larg
 PATCHES_MAX = 64
 PATCH_SHARE_MAX = 4  # patches together stay below a quarter of the image
 
-Vip = tuple[str, int, str]  # address, port, protocol
+Vip = tuple[Address, int, int]  # address, port, protocol number
 
 
 class Plane(Protocol):
     """The part of edge/xdp's plane that publishing needs; every call blocks."""
 
-    def prepare(self, version: int, vips: Sequence[Any], policies: Sequence[Policy]) -> None:
+    def prepare(self, version: int, vips: Iterable[Vip], policies: Iterable[Policy]) -> None:
         """Fill the next generation."""
 
     def commit(self) -> None:
@@ -53,7 +54,7 @@ class PublishResult:
 class Publisher:
     """Knows what runs, and what a patch would be laid upon."""
 
-    def __init__(self, link: HolderLink, tables: ImageTables, vips: Sequence[Any]) -> None:
+    def __init__(self, link: HolderLink, tables: Tables, vips: Sequence[Vip]) -> None:
         self._link = link
         self._tables = tables
         self._vips = tuple(vips)
@@ -72,10 +73,9 @@ class Publisher:
         Errors: PublishError, NativeError, XdpError; the running version stays.
         """
         kind, image = self._encode(snapshot, change)
-        secrets = self._tables.secrets(snapshot) if kind == FULL else b""
-        descriptors = [sealed_memory("edge-image", image)]
+        descriptors = [sealed_memfd("edge-image", image)]
         if kind == FULL:
-            descriptors.append(sealed_memory("edge-secrets", secrets))
+            descriptors.append(sealed_memfd("edge-secrets", secrets(snapshot)))
         policed = kind == FULL and snapshot.policies != self._policed and self.plane is not None
         try:
             prepared = self._link.prepare(snapshot.version, kind, tuple(descriptors), PATIENCE_S)
@@ -91,7 +91,7 @@ class Publisher:
                 os.close(number)
         name = "full" if kind == FULL else "patch"
         if refusal:
-            found = self._tables.object_at(refusal.section, refusal.index)
+            found = refused_object(snapshot, image, refusal.section, refusal.index)
             reason = refusal.reason or f"code {refusal.code}"
             if found is None:
                 self.running = None  # whatever it was, the next one is a whole image
@@ -111,10 +111,13 @@ class Publisher:
 
     def _encode(self, snapshot: Snapshot, change: Change) -> tuple[int, bytes]:
         if self.running is not None and change.kind is ChangeKind.ENDPOINTS and self._patches < PATCHES_MAX:
-            patch = self._tables.patch(snapshot, self.running.version, change.upstreams)
-            if (self._patch_bytes + len(patch)) * PATCH_SHARE_MAX < self._full_bytes or not self._patches:
+            patch = self._tables.patch(self.running, snapshot)
+            if patch and (not self._patches or self._fits(len(patch))):
                 return PATCH, patch
         return FULL, self._tables.full(snapshot)
+
+    def _fits(self, size: int) -> bool:
+        return (self._patch_bytes + size) * PATCH_SHARE_MAX < self._full_bytes
 
     def _note(self, snapshot: Snapshot, kind: int, size: int) -> None:
         self.running = snapshot
@@ -125,23 +128,12 @@ class Publisher:
             self._patch_bytes += size
 
 
+def fragment_object(snapshot: Snapshot, index: int) -> ObjectRef | None:
+    """Find the object behind a fragment that the image's build refused."""
+    made = subjects(snapshot)
+    return owner(made[index]) if 0 <= index < len(made) else None
+
+
 def blame(found: ObjectRef, field: str, reason: str) -> Diagnostic:
     """Shape: the finding that leaves an object out of the next try."""
     return Diagnostic(found, field, "Refused", f"left out, the data plane refuses it: {reason}")
-
-
-def sealed_memory(name: str, content: bytes) -> int:
-    """Write bytes to a memfd that nobody can change any more. Errors: OSError."""
-    import fcntl
-
-    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    written = 0
-    view = memoryview(content)
-    while written < len(content):
-        written += os.write(descriptor, view[written:])
-    fcntl.fcntl(
-        descriptor,
-        fcntl.F_ADD_SEALS,
-        fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL,
-    )
-    return descriptor

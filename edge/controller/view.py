@@ -18,8 +18,8 @@ from edge.snapshot.types import Snapshot
 class XdpView(Protocol):
     """The part of edge/xdp's plane that is read."""
 
-    def statistics(self) -> Mapping[str, int]:
-        """Shape: packets by reason."""
+    def statistics(self) -> Mapping[str, tuple[int, int]]:
+        """Shape: packets and bytes by reason."""
 
     def describe(self) -> Mapping[str, Any]:
         """Shape: where it is attached, and how."""
@@ -46,7 +46,7 @@ class View:
 
     def xdp_counts(self) -> dict[str, int]:
         """Shape: packets by reason; empty without XDP."""
-        return dict(self.plane.statistics()) if self.plane else {}
+        return {name: pair[0] for name, pair in self.plane.statistics().items()} if self.plane else {}
 
     def xdp_describe(self) -> dict[str, Any]:
         """Shape: what the plane says about itself."""

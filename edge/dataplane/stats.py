@@ -2,7 +2,7 @@
 
 Called by edge/admin/metrics.py and by the controller; `ensure_formatted` by edge/dataplane/main.py. The
 writers are workers, one for each lane; what they write is believed only as numbers: every offset is
-checked against the memory's size. Writes once: `settle` closes the books of a data plane that died.
+checked against the memory's size. Only reads: a dead data plane's books are closed by its successor.
 """
 
 from __future__ import annotations
@@ -164,29 +164,6 @@ class Statistics:
             for cell in self._cells("edge_upstream_cell", place, lib.EDGE_UPSTREAM_SLOTS, index, generation):
                 _add(result, cell)
         return result
-
-    def settle(self, live_pid: int, upstream_slots: Iterable[int] = ()) -> int:
-        """Close the books of lanes whose data plane is dead: what was open is counted as lost.
-
-        Shape: how many exchanges were lost. A lane is ours to write only because its writer is gone.
-        """
-        lost = 0
-        if not self.open():
-            return lost
-        slots = tuple(upstream_slots)
-        for number in range(self._header.lane_count):
-            lane = self._lane(number)
-            if lane.pid in (0, live_pid):
-                continue
-            missing = lane.requests - sum(lane.outcomes)
-            if missing > 0:
-                lane.outcomes[lib.EDGE_OUTCOME_LOST] += missing
-                lost += missing
-            lane.in_flight = lane.connections_open = lane.pid = 0
-            cells = ffi.cast("struct edge_upstream_cell *", self._base + self._header.upstream_cells_offset)
-            for slot in slots:
-                cells[number * lib.EDGE_UPSTREAM_SLOTS + slot].in_flight = 0
-        return lost
 
 
 def _add(result: CellTotals, cell: Any) -> None:
