@@ -11,15 +11,15 @@
 #define H1_FIELDS_MAX 100
 
 enum h1_error { /* negative results of the parsers; proxy/synth.c gives the status in brackets */
-    H1_ERR_SYNTAX = -1,           /* 400 */
-    H1_ERR_HEAD_TOO_LARGE = -2,   /* 431 */
-    H1_ERR_TARGET_TOO_LONG = -3,  /* 414 */
-    H1_ERR_FIELD_COUNT = -4,      /* 431 */
-    H1_ERR_VERSION = -5,          /* 505 */
-    H1_ERR_METHOD = -6,           /* 501: CONNECT, or longer than any registered method */
-    H1_ERR_CODING = -7,           /* 501: transfer coding other than chunked */
-    H1_ERR_FRAMING = -8,          /* 400: lengths that contradict */
-    H1_ERR_HOST = -9              /* 400: none, two, or not a host */
+                H1_ERR_SYNTAX = -1,          /* 400 */
+                H1_ERR_HEAD_TOO_LARGE = -2,  /* 431 */
+                H1_ERR_TARGET_TOO_LONG = -3, /* 414 */
+                H1_ERR_FIELD_COUNT = -4,     /* 431 */
+                H1_ERR_VERSION = -5,         /* 505 */
+                H1_ERR_METHOD = -6,  /* 501: CONNECT, or longer than any registered method */
+                H1_ERR_CODING = -7,  /* 501: transfer coding other than chunked */
+                H1_ERR_FRAMING = -8, /* 400: lengths that contradict */
+                H1_ERR_HOST = -9     /* 400: none, two, or not a host */
 };
 
 /* Fields that the data plane looks at itself; all others are FIELD_OTHER. */
@@ -48,15 +48,22 @@ enum field_id {
 };
 
 struct h1_field {
-    struct slice name; /* as written */
+    struct slice name;  /* as written */
     struct slice value; /* without surrounding blanks */
     uint8_t id;         /* enum field_id */
     uint8_t hop_by_hop; /* 1: named by Connection, or one of RFC 9110 §7.6.1: not passed on */
 };
 
 enum h1_method {
-    METHOD_OTHER = 0, METHOD_GET, METHOD_HEAD, METHOD_POST, METHOD_PUT, METHOD_DELETE,
-    METHOD_OPTIONS, METHOD_TRACE, METHOD_PATCH
+    METHOD_OTHER = 0,
+    METHOD_GET,
+    METHOD_HEAD,
+    METHOD_POST,
+    METHOD_PUT,
+    METHOD_DELETE,
+    METHOD_OPTIONS,
+    METHOD_TRACE,
+    METHOD_PATCH
 };
 
 enum h1_body { BODY_NONE = 0, BODY_LENGTH, BODY_CHUNKED, BODY_UNTIL_CLOSE };
@@ -84,7 +91,7 @@ struct h1_head {
     uint8_t body;  /* enum h1_body; a length of 0 is BODY_NONE */
     uint8_t keep_alive;
     uint8_t expect_continue;
-    uint8_t upgrade;          /* Connection: upgrade and an Upgrade field are both there */
+    uint8_t upgrade; /* Connection: upgrade and an Upgrade field are both there */
     uint8_t te_trailers;
     uint64_t content_length; /* of BODY_LENGTH */
     uint32_t field_count;
