@@ -17,6 +17,7 @@ from edge.resources.store import ResourceStore
 
 RATE_MAX = 1_000_000_000
 DEAD_MAN_S_MAX = 3_600
+NETWORKS_MAX = {"spec.deny": 65_536, "spec.allow": 65_536, "spec.trustedProxies": 1_024}
 
 
 def policies(store: ResourceStore, findings: Findings) -> tuple[Policy, ...]:
@@ -70,7 +71,10 @@ def _networks(
 ) -> tuple[Network, ...]:
     """Shape: every network once, IPv4 first, by address."""
     found: set[Network] = set()
-    for index, text in enumerate(written or ()):
+    if written is not None and len(written) > NETWORKS_MAX[field]:
+        message = f"{len(written)} entries; the first {NETWORKS_MAX[field]} are used"
+        findings.error(ref, field, "LimitReached", message)
+    for index, text in enumerate((written or ())[: NETWORKS_MAX[field]]):
         try:
             found.add(ip_network(text))
         except ValueError:
