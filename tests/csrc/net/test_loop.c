@@ -1,7 +1,8 @@
 /* Both loops through net/loop.h: the same cases over uring and epoll. Peers are plain blocking
  * sockets of this process, or a second set of loop sockets.
  *
- * links: net/loop_epoll.c net/loop_uring.c */
+ * links: net/loop_epoll.c net/loop_uring.c
+ * marks: slow */
 #define _GNU_SOURCE
 #include "net/loop.c"
 

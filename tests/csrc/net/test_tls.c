@@ -1,6 +1,7 @@
 /* The TLS transport over both loops, against OpenSSL's own client in a thread.
  *
- * links: net/tls_context.c net/plain.c net/loop.c net/loop_epoll.c net/loop_uring.c */
+ * links: net/tls_context.c net/plain.c net/loop.c net/loop_epoll.c net/loop_uring.c
+ * marks: slow */
 #define _GNU_SOURCE
 #include "net/tls.c"
 
