@@ -53,7 +53,10 @@ def shown_route(route: Route) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "match": f"{host} {route.key.path_type} {route.path}",
         "from": f"{route.key.namespace}/{route.key.name}[{route.rule_index}][{route.path_index}]",
-        "to": [f"{key.namespace}/{key.service}:{key.port}{'#' if key.policy else ''}" for key, _ in route.references],
+        "to": [
+            f"{key.namespace}/{key.service}:{key.port}{'#' if key.policy else ''}"
+            for key, _ in route.references
+        ],
     }
     if route.path_written != route.path:
         shown["written"] = route.path_written
@@ -70,7 +73,9 @@ def shown_upstream(model: Model, upstream: Upstream) -> dict[str, Any]:
     key = upstream.key
     shown: dict[str, Any] = {"name": f"{key.namespace}/{key.service}:{key.port}{'#' if key.policy else ''}"}
     times = {"connect_ms": 5_000, "read_ms": 60_000, "send_ms": 60_000}
-    shown |= {name: getattr(upstream, name) for name, usual in times.items() if getattr(upstream, name) != usual}
+    shown |= {
+        name: getattr(upstream, name) for name, usual in times.items() if getattr(upstream, name) != usual
+    }
     shown["endpoints"] = [
         " ".join(filter(None, (str(one.address), str(one.port), one.state.name.lower(), one.zone)))
         for one in model.endpoints[key]
@@ -103,7 +108,8 @@ def shown_model(model: Model) -> dict[str, Any]:
         ]
         shown["trusted"] = [str(net) for net in model.listeners[0].trusted_proxies]
     shown["diagnostics"] = [
-        f"{one.severity} {one.object} {one.field or '-'}: {one.reason}: {one.message}" for one in model.diagnostics
+        f"{one.severity} {one.object} {one.field or '-'}: {one.reason}: {one.message}"
+        for one in model.diagnostics
     ]
     return shown
 

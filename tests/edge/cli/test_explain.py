@@ -86,7 +86,9 @@ def test_words(folder: Options, capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
-@pytest.mark.parametrize("url", ["shop.test/x", "ftp://shop.test/", "http:///x", "http://[::1/", "http://a b/"])
+@pytest.mark.parametrize(
+    "url", ["shop.test/x", "ftp://shop.test/", "http:///x", "http://[::1/", "http://a b/"]
+)
 def test_no_url(folder: Options, url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert explain_request("GET", url, folder) == 1
     assert capsys.readouterr().err.startswith("edge explain: ")

@@ -14,7 +14,10 @@ def test_documents_of_a_file_in_order() -> None:
 
 
 def test_json() -> None:
-    assert read_documents(b'{"kind": "List", "items": [{"a": 1}, {"b": 2}]}', "x.json") == [{"a": 1}, {"b": 2}]
+    assert read_documents(b'{"kind": "List", "items": [{"a": 1}, {"b": 2}]}', "x.json") == [
+        {"a": 1},
+        {"b": 2},
+    ]
     assert read_documents(b" \n", "x.json") == []
 
 

@@ -1,0 +1,49 @@
+"""Identity and decoding of raw objects; any JSON is decoded or refused with a field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.resources.kinds import KINDS, Problem, Unknown, decode, identify, shown
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+def raw(kind: str, **metadata: Any) -> dict[str, Any]:
+    return {"apiVersion": KINDS[kind].api_version, "kind": kind, "metadata": metadata}
+
+
+def test_identity() -> None:
+    assert identify(raw("Service", name="a")) == ("Service", "default", "a")
+    assert identify(raw("Service", name="a", namespace="b")) == ("Service", "b", "a")
+    assert identify(raw("EdgePolicy", name="a", namespace="b")) == ("EdgePolicy", "", "a")
+    with pytest.raises(Unknown, match="apps/v1 Deployment"):
+        identify({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"}})
+
+
+@pytest.mark.parametrize("name", [None, 7, "", "A", "a_b", "-a", "a" * 254, "a\0", "a\n", "../a"])
+def test_names_that_are_none(name: object) -> None:
+    found = identify(raw("Service", name=name))
+    assert isinstance(found, Problem)
+    assert found.field == "metadata.name"
+
+
+@given(st.sampled_from(sorted(KINDS)), JSON, JSON)
+def test_any_json_is_decoded_or_refused(kind: str, spec: object, rest: object) -> None:
+    found = decode(kind, {"metadata": {"name": "a"}, "spec": spec, "data": rest, "endpoints": rest})
+    if isinstance(found, Problem):
+        assert found.message
+
+
+def test_shown_is_short_and_on_one_line() -> None:
+    assert shown("a\nb\0") == r"'a\nb\x00'"
+    assert len(shown("x" * 1000)) == 62
+    assert shown({"a": 1}) == "'dict'"
