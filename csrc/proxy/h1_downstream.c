@@ -5,7 +5,6 @@
  * idle timeouts, writes answers. Never routes and never chooses a status. */
 #include "proxy/proxy.h"
 
-#include <arpa/inet.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -527,28 +526,11 @@ static const struct exchange_downstream_ops OPS = {.interim = send_interim,
                                                    .credit = credit,
                                                    .rewind = rewind_body};
 
-static const struct transport_handlers HANDLERS = {received, sent, 0, closed};
+static const struct transport_handlers HANDLERS = {
+    .received = received, .sent = sent, .closed = closed};
 
 /* ---- connections
  * --------------------------------------------------------------------------------- */
-
-static void read_peer(struct exchange_client *client, int fd)
-{
-    struct sockaddr_storage peer;
-    socklen_t length = sizeof peer;
-    if (getpeername(fd, (struct sockaddr *)&peer, &length) < 0)
-        return;
-    if (peer.ss_family == AF_INET6) {
-        memcpy(client->address, &((struct sockaddr_in6 *)&peer)->sin6_addr, 16);
-    } else {
-        client->address[10] = client->address[11] = 0xff;
-        memcpy(client->address + 12, &((struct sockaddr_in *)&peer)->sin_addr, 4);
-    }
-    bool v4 = IN6_IS_ADDR_V4MAPPED((struct in6_addr *)client->address);
-    inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? client->address + 12 : client->address, client->text,
-              sizeof client->text);
-    client->text_length = (uint8_t)strlen(client->text);
-}
 
 void h1_downstream_accept(struct proxy *proxy, uint32_t listener_slot, int fd)
 {
@@ -563,7 +545,7 @@ void h1_downstream_accept(struct proxy *proxy, uint32_t listener_slot, int fd)
     down->state = DOWN_HEAD;
     down->settings_version = ~0ull;
     down->client.listener_slot = listener_slot;
-    read_peer(&down->client, fd);
+    proxy_name_client(&down->client, fd);
     read_settings(down);
     h1_sender_init(&down->sender, &down->transport, &proxy->blocks);
     deadline_init(&down->deadline, &proxy->wheel, passed);

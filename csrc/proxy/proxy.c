@@ -1,6 +1,7 @@
 /* A worker's proxy as a whole: making it, its tick, draining it. Called by worker/worker.c. */
 #include "proxy/proxy.h"
 
+#include <arpa/inet.h>
 #include <time.h>
 
 int proxy_init(struct proxy *proxy, struct loop *loop, uint64_t seed)
@@ -60,4 +61,22 @@ void proxy_abort(struct proxy *proxy)
     proxy->draining = true;
     h1_downstream_abort_all(proxy);
     h1_upstream_abort_all(proxy);
+}
+
+void proxy_name_client(struct exchange_client *client, int fd)
+{
+    struct sockaddr_storage peer;
+    socklen_t length = sizeof peer;
+    if (getpeername(fd, (struct sockaddr *)&peer, &length) < 0)
+        return;
+    if (peer.ss_family == AF_INET6) {
+        memcpy(client->address, &((struct sockaddr_in6 *)&peer)->sin6_addr, 16);
+    } else {
+        client->address[10] = client->address[11] = 0xff;
+        memcpy(client->address + 12, &((struct sockaddr_in *)&peer)->sin_addr, 4);
+    }
+    bool v4 = IN6_IS_ADDR_V4MAPPED((struct in6_addr *)client->address);
+    inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? client->address + 12 : client->address, client->text,
+              sizeof client->text);
+    client->text_length = (uint8_t)strlen(client->text);
 }

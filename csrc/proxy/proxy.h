@@ -54,6 +54,8 @@ static inline uint64_t proxy_now_ms(const struct proxy *proxy)
     return loop_now_ns(proxy->loop) / 1000000;
 }
 uint64_t proxy_random(struct proxy *proxy);
+/* The address behind a connection, as bytes and as text. */
+void proxy_name_client(struct exchange_client *client, int fd);
 /* No new request on any connection: idle ones close now, others after their answer. */
 void proxy_drain(struct proxy *proxy);
 /* The grace period is over: everything closes. */
