@@ -72,7 +72,11 @@ def _update(pin: Path, program: int, index: int, interface: str, keep: bool) -> 
             if old_index:
                 syscalls.link_detach(link)
             return False
-        old = syscalls.program_by_id(old_id)
+        old: int | None
+        try:
+            old = syscalls.program_by_id(old_id)
+        except PermissionError:
+            old = None  # takes CAP_SYS_ADMIN, which the controller drops; the instance's lock guards
         try:
             syscalls.link_update(link, program, old)
         except PermissionError as error:
@@ -80,7 +84,8 @@ def _update(pin: Path, program: int, index: int, interface: str, keep: bool) -> 
                 f"interface {interface}: another process replaced the program meanwhile"
             ) from error
         finally:
-            os.close(old)
+            if old is not None:
+                os.close(old)
         return True
     finally:
         os.close(link)

@@ -209,6 +209,11 @@ def _reopen(found: BpfObject, pins: Path) -> dict[str, int] | None:
 def _same(have: syscalls.MapInfo, spec: MapSpec, wanted: Btf) -> bool:
     if have.shape != spec.shape or not have.btf_id:
         return False
-    theirs = Btf(syscalls.btf_bytes(have.btf_id))
+    try:
+        theirs = Btf(syscalls.btf_bytes(have.btf_id))
+    except PermissionError:
+        # Reading BTF by id takes CAP_SYS_ADMIN, which the controller drops: then the same sizes and
+        # the same type numbers of the same compiler have to do.
+        return (have.key_type, have.value_type) == (spec.key_type, spec.value_type)
     pairs = ((have.key_type, spec.key_type), (have.value_type, spec.value_type))
     return all(theirs.layout(a) == wanted.layout(b) and theirs.size(a) == wanted.size(b) for a, b in pairs)

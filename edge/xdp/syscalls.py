@@ -263,12 +263,12 @@ def link_create(program: int, interface: int, flags: int) -> int:
     return bpf(LINK_CREATE, struct.pack("<IIII", program, interface, ATTACH_XDP, flags), 64)[0]
 
 
-def link_update(link: int, program: int, old: int) -> None:
-    """Replace the program in place, if it is still ``old``; no packet passes unseen.
+def link_update(link: int, program: int, old: int | None) -> None:
+    """Replace the program in place, if it is still ``old`` (None: whatever it is); no packet passes unseen.
 
     Errors: OSError with EPERM where somebody else replaced it.
     """
-    bpf(LINK_UPDATE, struct.pack("<IIII", link, program, LINK_REPLACE, old))
+    bpf(LINK_UPDATE, struct.pack("<IIII", link, program, LINK_REPLACE if old else 0, old or 0))
 
 
 def link_detach(link: int) -> None:
