@@ -79,7 +79,8 @@ def test_words(folder: Options, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.splitlines() == [
         "GET http://shop.test/cart",
         "  forward",
-        "  route     Ingress/default/shop spec.rules[0].http.paths[0]: shop.test Prefix /cart -> default/web:80",
+        "  route     Ingress/default/shop spec.rules[0].http.paths[0]:"
+        " shop.test Prefix /cart -> default/web:80",
         "  endpoint  198.18.0.1:8080 ready",
         "  not       Ingress/default/shop spec.rules[0].http.paths[1]: shop.test Prefix / -> default/none:80",
         "            matches too, but stands behind the winner: Exact before Prefix, then the longer path",

@@ -13,7 +13,9 @@ INGRESS = """
 apiVersion: networking.k8s.io/v1
 kind: Ingress
 metadata: {name: a}
-spec: {rules: [{http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: s, port: {number: 1}}}}]}}]}
+spec:
+  rules:
+  - http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: s, port: {number: 1}}}}]}
 """
 
 

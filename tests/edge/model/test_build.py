@@ -51,8 +51,25 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3)
     | st.dictionaries(
         st.sampled_from(
-            ["host", "http", "paths", "path", "pathType", "backend", "service", "name", "port", "number"]
-            + ["rules", "tls", "hosts", "secretName", "defaultBackend", "resource", "ingressClassName"]
+            [
+                "host",
+                "http",
+                "paths",
+                "path",
+                "pathType",
+                "backend",
+                "service",
+                "name",
+                "port",
+                "number",
+                "rules",
+                "tls",
+                "hosts",
+                "secretName",
+                "defaultBackend",
+                "resource",
+                "ingressClassName",
+            ]
         ),
         inner,
         max_size=4,
@@ -61,7 +78,7 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(JSON, JSON, st.sampled_from(["Ingress", "Service", "EndpointSlice", "Secret", "EdgePolicy"]))
 def test_any_object_beside_a_good_one(spec: Any, more: Any, kind: str) -> None:
     poison = {"metadata": {"name": "z", "annotations": more}, "spec": spec, "data": more, "ports": more}

@@ -25,8 +25,26 @@ def test_hosts(written: str, host: str) -> None:
 
 @pytest.mark.parametrize(
     "written",
-    ["", ".", "*", "*.", "a..b", "a.*.b", "**.a", "-a.test", "a-.test", "192.0.2.1", "::1", "a:80", "ü.test"]
-    + ["a" * 64 + ".test", ".".join(["a" * 60] * 5), "a\0b", "a\n", "İ.test"],
+    [
+        "",
+        ".",
+        "*",
+        "*.",
+        "a..b",
+        "a.*.b",
+        "**.a",
+        "-a.test",
+        "a-.test",
+        "192.0.2.1",
+        "::1",
+        "a:80",
+        "ü.test",
+        "a" * 64 + ".test",
+        ".".join(["a" * 60] * 5),
+        "a\x00b",
+        "a\n",
+        "İ.test",
+    ],
 )
 def test_no_hosts(written: str) -> None:
     assert host_of(written) is None

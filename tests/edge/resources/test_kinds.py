@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.resources.kinds import KINDS, Problem, Unknown, decode, identify, shown
@@ -36,6 +36,7 @@ def test_names_that_are_none(name: object) -> None:
     assert found.field == "metadata.name"
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.sampled_from(sorted(KINDS)), JSON, JSON)
 def test_any_json_is_decoded_or_refused(kind: str, spec: object, rest: object) -> None:
     found = decode(kind, {"metadata": {"name": "a"}, "spec": spec, "data": rest, "endpoints": rest})

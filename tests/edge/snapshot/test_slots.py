@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.snapshot.slots import LISTENER_SLOTS, ROUTE_SLOTS, UPSTREAM_SLOTS, SlotTable, SlotTables
@@ -86,6 +86,7 @@ def test_a_file_that_is_none(text: str) -> None:
         SlotTables.from_json(text)
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.sets(st.sampled_from("abcdef"), max_size=5), st.booleans()), max_size=20))
 def test_no_slot_and_generation_ever_means_two_keys(steps: list[tuple[set[str], bool]]) -> None:
     table = SlotTable(6)
