@@ -78,7 +78,7 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=30)
 @given(JSON, JSON, st.sampled_from(["Ingress", "Service", "EndpointSlice", "Secret", "EdgePolicy"]))
 def test_any_object_beside_a_good_one(spec: Any, more: Any, kind: str) -> None:
     poison = {"metadata": {"name": "z", "annotations": more}, "spec": spec, "data": more, "ports": more}
