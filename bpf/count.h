@@ -1,5 +1,5 @@
-/* Counting, and what a reason means for the packet. Called by xdp_edge.c: once as a packet comes in,
- * once as it leaves, so that offered = passed + dropped + transmitted holds at rest.
+/* Counting, and what a reason means for the packet. Called by xdp_edge.c: once as a packet comes
+ * in, once as it leaves, so that offered = passed + dropped + transmitted holds at rest.
  */
 #ifndef EDGE_COUNT_H
 #define EDGE_COUNT_H

@@ -108,9 +108,10 @@ struct edge_settings {
 
 /* ---- VIPs: edge_vips -------------------------------------------------------------------- */
 
-#define EDGE_VIP_PORT 1    /* a served address, port and protocol */
-#define EDGE_VIP_ADDRESS 2 /* port and protocol 0: an address that has VIPs, or is the node's own  \
-                            */
+#define EDGE_VIP_PORT 1 /* a served address, port and protocol */
+#define EDGE_VIP_ADDRESS                                                                           \
+    2 /* port and protocol 0: an address that has VIPs, or is the node's own                       \
+       */
 
 struct edge_vip_key {
     uint8_t address[16];

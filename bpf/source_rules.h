@@ -3,8 +3,8 @@
  *
  * Most sources are named by no rule, and an attacker chooses random ones. So one bit is read first:
  * over every /24 that a rule touches (IPv4), or a Bloom filter over the /48s of exact rules
- * (IPv6). Then one exact hash for each prefix length in use, longest first; the trie, whose cost grows
- * with its size, comes last and holds only short prefixes. edge/xdp/rules.py writes the same
+ * (IPv6). Then one exact hash for each prefix length in use, longest first; the trie, whose cost
+ * grows with its size, comes last and holds only short prefixes. edge/xdp/rules.py writes the same
  * structures; rules_hash here and bloom_positions there must agree (tests/bpf compares them).
  */
 #ifndef EDGE_SOURCE_RULES_H

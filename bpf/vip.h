@@ -24,8 +24,8 @@ EDGE_INLINE enum edge_place vip_find(const struct edge_packet *p, uint32_t gener
         if (bpf_map_lookup_elem(EDGE_MAP(edge_vips), &key))
             return EDGE_PLACE_VIP;
     }
-    int transport = !p->protocol || p->protocol == EDGE_PROTOCOL_TCP ||
-                    p->protocol == EDGE_PROTOCOL_UDP;
+    int transport =
+        !p->protocol || p->protocol == EDGE_PROTOCOL_TCP || p->protocol == EDGE_PROTOCOL_UDP;
     int hidden = transport && (p->flags & EDGE_PACKET_MALFORMED) && !(p->flags & EDGE_PACKET_PORTS);
     if (!hidden && !(settings & EDGE_SETTING_NODE))
         return EDGE_PLACE_OTHER;

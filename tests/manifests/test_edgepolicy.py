@@ -22,9 +22,9 @@ SCHEMA = VERSION["schema"]["openAPIV3Schema"]
 SPEC = SCHEMA["properties"]["spec"]["properties"]
 TYPES = {"object": dict, "array": list, "string": str, "integer": int}
 WORDS = {
-    "description", "type", "required", "properties", "default", "enum", "pattern", "minimum", "maximum", "items",
-    "maxItems", "minLength", "maxLength", "format", "x-kubernetes-list-type", "x-kubernetes-list-map-keys",
-    "x-kubernetes-validations",
+    "description", "type", "required", "properties", "default", "enum", "pattern", "minimum", "maximum",
+    "items", "maxItems", "minLength", "maxLength", "format", "x-kubernetes-list-type",
+    "x-kubernetes-list-map-keys", "x-kubernetes-validations",
 }  # fmt: skip
 
 
