@@ -42,26 +42,14 @@ def declarations(header: Path) -> str:
     return parts[0]
 
 
-def defined(text: str) -> str:
-    """The declarations without functions that no C file defines yet."""
-    code = "".join(path.read_text() for path in (ROOT / "csrc").rglob("*.c"))
-
-    def keep(match: re.Match[str]) -> str:
-        body = re.compile(rf"^\w[\w \*]*\b{match[1]}\([^;{{}}]*\)\s*\{{", re.MULTILINE)
-        return match[0] if body.search(code) else ""
-
-    return re.sub(r"^\w[\w \*]*\b(edge_\w+)\([^;{}]*\);", keep, text, flags=re.MULTILINE)
-
-
 def glue(target: Path) -> None:
     """Write the C source of the Python module, if it would differ from what is there."""
     from cffi import FFI
 
-    present = [header for header in HEADERS if (ROOT / header).exists()]
     ffi = FFI()
-    ffi.cdef(KERNEL_TYPES + defined("".join(declarations(ROOT / header) for header in present)))
+    ffi.cdef(KERNEL_TYPES + "".join(declarations(ROOT / header) for header in HEADERS))
     includes = "#include <linux/types.h>\n" + "".join(
-        f'#include "{header.partition("/")[2]}"\n' for header in present
+        f'#include "{header.partition("/")[2]}"\n' for header in HEADERS
     )
     ffi.set_source("edge.native._edge", includes)
     fresh = target.with_suffix(".new")
