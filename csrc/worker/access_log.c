@@ -42,7 +42,8 @@ static void put_escaped(struct h1_writer *out, struct slice text, bool json)
                 h1_put(out, (char[4]){'\\', 'x', HEX[byte >> 4], HEX[byte & 15]}, 4);
         }
     }
-    h1_put(out, text.at + from, text.length - from);
+    if (from < text.length)
+        h1_put(out, text.at + from, text.length - from);
 }
 
 static void put_or_dash(struct h1_writer *out, struct slice text)

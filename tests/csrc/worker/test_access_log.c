@@ -1,0 +1,54 @@
+/* Access log lines: what a client writes cannot end a line or a JSON text; a full ring drops.
+ *
+ * links: http/h1_write.c base/error.c proxy/synth.c */
+#include "worker/access_log.c"
+
+#include "tap.h"
+
+struct loop {
+    uint64_t now_ns;
+};
+uint64_t loop_now_ns(const struct loop *loop)
+{
+    return loop->now_ns;
+}
+
+int main(void)
+{
+    static struct loop loop = {.now_ns = 5000000};
+    static struct edge_lane lane;
+    static struct proxy proxy;
+    static struct exchange exchange;
+    static struct h1_head request;
+    struct exchange_client client = {.text = "192.0.2.1", .text_length = 9};
+    struct edge_error err;
+    struct access_log log = {.wake_fd = -1};
+    char line[ACCESS_LOG_LINE_MAX];
+
+    proxy.loop = &loop;
+    proxy.lane = &lane;
+    exchange.client = &client;
+    exchange.proxy = &proxy;
+    exchange.status = 400;
+    size_t length = access_log_format(EDGE_LOG_TEXT, &proxy, &exchange, line, sizeof line);
+    OK(length > 0 && line[length - 1] == '\n', "a request that could not be read has a line");
+    request.method = SLICE("GET");
+    request.target = SLICE("/\"\n\\\x80");
+    exchange.request = &request;
+    length = access_log_format(EDGE_LOG_TEXT, &proxy, &exchange, line, sizeof line);
+    line[length] = 0;
+    OK(strstr(line, "\"GET /\\x22\\x0a\\x5c\\x80 HTTP/1.0\"") != 0, "text escapes");
+    length = access_log_format(EDGE_LOG_JSON, &proxy, &exchange, line, sizeof line);
+    line[length] = 0;
+    OK(strstr(line, "\"target\":\"/\\\"\\u000a\\\\\\u0080\"") != 0, "JSON escapes");
+    OK(line[0] == '{' && strcmp(line + length - 2, "}\n") == 0, "one object a line");
+    IS(access_log_format(EDGE_LOG_JSON, &proxy, &exchange, line, 100), 0, "too long is nothing");
+
+    OK(access_log_init(&log, 1, -1, EDGE_LOG_TEXT, &err) == 0, "a ring");
+    for (int i = 0; i < 20000; i++)
+        access_log_put(&log, 0, &proxy, &exchange);
+    OK(lane.log_dropped > 0 && lane.log_lines + lane.log_dropped == 20000, "a full ring counts");
+    OK(log.rings[0].written <= ACCESS_LOG_RING_BYTES, "and overwrites nothing");
+    access_log_release(&log);
+    return tap_done();
+}
