@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from edge.controller.default_certificate import make_default_certificate
-from edge.controller.publish import Publisher, fragment_object
+from edge.controller.publish import Publisher, Vip, fragment_object
 from edge.controller.state import DEFAULT_CERTIFICATE, SLOTS, StateDirectory
 from edge.controller.view import View
 from edge.dataplane.link import HolderLink
@@ -67,8 +67,7 @@ class Controller:
             ingress_class=options.ingress_class,
             watch_ingress_without_class=options.watch_ingress_without_class,
         )
-        vips = [(listener.address, listener.port, TCP) for listener in listeners]
-        self._publisher = Publisher(link, self._tables, vips)
+        self._publisher = Publisher(link, self._tables)
         self.view = View(link.state, self._statistics, listeners_wanted=len(listeners))
         self._version = max(link.state.committed, link.state.staged)
         self._refused: dict[ObjectRef, Diagnostic] = {}
@@ -152,6 +151,20 @@ class Controller:
         if heartbeat is not None:
             self._link.heartbeat(heartbeat)
 
+    def _vips(self) -> tuple[Vip, ...]:
+        """Shape: what the listeners serve; a listener on any address serves all of the node's own."""
+        from edge.xdp.addresses import local_addresses
+
+        vips: set[Vip] = set()
+        for listener in self._settings.listeners:
+            if not listener.address.is_unspecified:
+                vips.add((listener.address, listener.port, TCP))
+                continue
+            for address in local_addresses(self._options.interface):
+                if address.version == listener.address.version:
+                    vips.add((address, listener.port, TCP))
+        return tuple(sorted(vips, key=lambda vip: (vip[0].version, int(vip[0]), vip[1])))
+
     async def _open_listeners(self) -> None:
         """Open what is not open yet: the last thing before the first commit."""
         for slot, listener in enumerate(self._settings.listeners):
@@ -229,6 +242,8 @@ class Controller:
             model, snapshot = await asyncio.to_thread(self._compile, version)
         else:
             model, snapshot = self._compile(version)
+        if self._publisher.plane is not None:
+            self._publisher.vips = await asyncio.to_thread(self._vips)
         change = compare(self._publisher.running, snapshot)
         self.view.diagnostics = snapshot.diagnostics or model.diagnostics
         if change.kind is ChangeKind.NOTHING:

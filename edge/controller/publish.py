@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,13 +54,13 @@ class PublishResult:
 class Publisher:
     """Knows what runs, and what a patch would be laid upon."""
 
-    def __init__(self, link: HolderLink, tables: Tables, vips: Sequence[Vip]) -> None:
+    def __init__(self, link: HolderLink, tables: Tables) -> None:
         self._link = link
         self._tables = tables
-        self._vips = tuple(vips)
+        self.vips: tuple[Vip, ...] = ()
         self.plane: Plane | None = None
         self.running: Snapshot | None = None
-        self._policed: tuple[Policy, ...] | None = None
+        self._policed: tuple[tuple[Policy, ...], tuple[Vip, ...]] | None = None
         self._full_bytes = 0
         self._patches = 0
         self._patch_bytes = 0
@@ -76,13 +76,14 @@ class Publisher:
         descriptors = [sealed_memfd("edge-image", image)]
         if kind == FULL:
             descriptors.append(sealed_memfd("edge-secrets", secrets(snapshot)))
-        policed = kind == FULL and snapshot.policies != self._policed and self.plane is not None
+        wanted = (snapshot.policies, self.vips)
+        policed = wanted != self._policed and self.plane is not None
         try:
             prepared = self._link.prepare(snapshot.version, kind, tuple(descriptors), PATIENCE_S)
             if policed and self.plane is not None:
                 refusal, _ = await asyncio.gather(
                     prepared,
-                    asyncio.to_thread(self.plane.prepare, snapshot.version, self._vips, snapshot.policies),
+                    asyncio.to_thread(self.plane.prepare, snapshot.version, self.vips, snapshot.policies),
                 )
             else:
                 refusal = await prepared
@@ -102,7 +103,7 @@ class Publisher:
         await before_commit()
         if policed and self.plane is not None:
             await asyncio.to_thread(self.plane.commit)
-            self._policed = snapshot.policies
+            self._policed = wanted
         self._link.commit(snapshot.version)
         if policed and self.plane is not None:
             await asyncio.to_thread(self.plane.retire)

@@ -1,0 +1,28 @@
+"""Members of an address, and addresses that cannot be had."""
+
+import socket
+
+import pytest
+
+from edge.errors import HolderError
+from edge.holder.sockets import open_admin, open_members, show
+
+
+def test_members_share_one_port() -> None:
+    members = open_members("127.0.0.1", 0, 3)
+    ports = {member.getsockname()[1] for member in members}
+    assert len(ports) == 1
+    for member in members:
+        member.close()
+
+
+def test_a_port_of_another_process_is_refused_even_with_reuse() -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(HolderError, match="in use"):
+            open_members("127.0.0.1", port, 2)
+        with pytest.raises(HolderError, match=show("127.0.0.1", port)):
+            open_admin("127.0.0.1", port)
