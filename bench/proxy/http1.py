@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -307,6 +308,7 @@ def main() -> int:
         help="proxies to run, by comma",
     )
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that every proxy is ended
     results = ROOT / "bench" / "results"
     results.mkdir(exist_ok=True)
     with (results / "http1.jsonl").open("a") as sink:
