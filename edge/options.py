@@ -22,7 +22,10 @@ CHOICES = {
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """All options (design page §7). Units: seconds for grace_period; addresses as ADDR:PORT or [ADDR]:PORT."""
+    """All options (design page §7).
+
+    Units: seconds for grace_period; addresses as ADDR:PORT or [ADDR]:PORT.
+    """
 
     config: str = ""
     http: tuple[str, ...] = ()

@@ -20,8 +20,8 @@ enum h1_chunked_result {
 };
 
 void h1_chunked_init(struct h1_chunked *decoder);
-/* Looks at bytes, says what is next, and in *used how many bytes that took. Trailers are checked and
- * dropped. Extensions and trailers are limited (4 KiB and 8 KiB). */
+/* Looks at bytes, says what is next, and in *used how many bytes that took. Trailers are checked
+ * and dropped. Extensions and trailers are limited (4 KiB and 8 KiB). */
 int h1_chunked_next(struct h1_chunked *decoder, const char *bytes, size_t length, size_t *used,
                     struct slice *data);
 

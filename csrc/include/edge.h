@@ -119,7 +119,7 @@ struct edge_image_listener {
     uint32_t generation;
     uint8_t address[16]; /* IPv6, or IPv4 as ::ffff:a.b.c.d */
     uint16_t port;
-    uint8_t transport; /* enum edge_transport */
+    uint8_t transport;      /* enum edge_transport */
     uint8_t proxy_protocol; /* must be 0 in this version */
     uint32_t host_table;    /* index in HOST_TABLE */
     uint32_t sni_table;     /* index + 1 in SNI_TABLE, 0 for plain */
@@ -145,7 +145,7 @@ struct edge_image_sni_entry {
     struct edge_text name; /* lower case; length 0: empty bucket */
     uint32_t hash;
     uint32_t wildcard;
-    uint32_t action; /* enum edge_sni_action */
+    uint32_t action;      /* enum edge_sni_action */
     uint32_t certificate; /* index in CERTIFICATE */
 };
 
@@ -153,7 +153,7 @@ struct edge_image_host_entry {
     struct edge_text name; /* lower case; length 0: empty bucket (or the "any host" entry) */
     uint32_t hash;
     uint32_t wildcard;
-    uint32_t flags; /* case, path mode, slash rule, normalisation: 0 in this version */
+    uint32_t flags;       /* case, path mode, slash rule, normalisation: 0 in this version */
     uint32_t first_route; /* routes of a host stand together, best precedence first */
     uint32_t route_count;
     uint32_t reserved;
@@ -212,9 +212,9 @@ struct edge_image_upstream {
     uint32_t first_endpoint;
     uint32_t endpoint_count;
     uint32_t connect_ms;
-    uint32_t read_ms; /* between two reads of an answer */
-    uint32_t send_ms; /* between two writes of a request */
-    uint32_t idle_ms; /* kept upstream connection */
+    uint32_t read_ms;      /* between two reads of an answer */
+    uint32_t send_ms;      /* between two writes of a request */
+    uint32_t idle_ms;      /* kept upstream connection */
     struct edge_text name; /* "namespace/service:port" */
 };
 
@@ -263,7 +263,7 @@ struct edge_fragment {
 
 struct edge_fragment_listener {
     struct edge_fragment head;
-    uint32_t domain; /* routes and certificates of the same domain are served here */
+    uint32_t domain;         /* routes and certificates of the same domain are served here */
     uint32_t trusted_offset; /* struct edge_image_prefix[listener.trusted_count] */
     struct edge_image_listener listener;
 };
@@ -271,8 +271,8 @@ struct edge_fragment_listener {
 struct edge_fragment_route {
     struct edge_fragment head;
     uint32_t domain;
-    uint32_t wildcard;      /* host is a suffix ".example.com" */
-    struct edge_text host;  /* lower case; length 0: any host */
+    uint32_t wildcard;          /* host is a suffix ".example.com" */
+    struct edge_text host;      /* lower case; length 0: any host */
     uint32_t filters_offset;    /* struct edge_image_filter[route.filter_count] */
     uint32_t references_offset; /* struct edge_image_reference[route.reference_count] */
     struct edge_image_route route;
@@ -345,12 +345,12 @@ struct edge_commit_page {
 
 /* How an exchange ended. requests = sum(outcomes) + in_flight, in every lane, always. */
 enum edge_outcome {
-    EDGE_OUTCOME_OK = 0,            /* a complete answer from an endpoint */
-    EDGE_OUTCOME_LOCAL = 1,         /* a complete answer of our own (404, 503, redirect ...) */
-    EDGE_OUTCOME_CLIENT_ABORT = 2,  /* the downstream side ended it */
-    EDGE_OUTCOME_UPSTREAM_ABORT = 3,/* the endpoint broke off after its head was passed on */
-    EDGE_OUTCOME_TUNNEL = 4,        /* became a tunnel, and ended */
-    EDGE_OUTCOME_LOST = 5,          /* its data plane died */
+    EDGE_OUTCOME_OK = 0,             /* a complete answer from an endpoint */
+    EDGE_OUTCOME_LOCAL = 1,          /* a complete answer of our own (404, 503, redirect ...) */
+    EDGE_OUTCOME_CLIENT_ABORT = 2,   /* the downstream side ended it */
+    EDGE_OUTCOME_UPSTREAM_ABORT = 3, /* the endpoint broke off after its head was passed on */
+    EDGE_OUTCOME_TUNNEL = 4,         /* became a tunnel, and ended */
+    EDGE_OUTCOME_LOST = 5,           /* its data plane died */
     EDGE_OUTCOME_COUNT = 6
 };
 
@@ -392,7 +392,7 @@ struct edge_lane {
     uint64_t loop_ns;       /* CLOCK_MONOTONIC at the top of its loop: the watchdog's food */
     uint64_t pid;           /* of the data plane that owns the lane; 0: free */
     uint64_t latency[32];   /* log2 histogram of microseconds to the end of the answer */
-    uint64_t reserved[12]; /* fills 512 bytes: lanes share no cache line */
+    uint64_t reserved[12];  /* fills 512 bytes: lanes share no cache line */
 };
 
 /* One memfd: header, lanes[lane_count], route cells[lane][EDGE_ROUTE_SLOTS], upstream
@@ -418,7 +418,7 @@ struct edge_data_config {
     int32_t commit_fd;
     int32_t log_fd; /* -1: no access log */
     uint32_t log_format;
-    uint32_t loop;    /* enum edge_loop_kind */
+    uint32_t loop; /* enum edge_loop_kind */
     uint32_t workers;
     uint32_t lane_first; /* lanes [lane_first, lane_first + workers) are ours alone */
     uint32_t uid;        /* 0: stay who we are (only when not started as root) */
@@ -443,9 +443,9 @@ struct edge_candidate {
 };
 
 struct edge_explanation {
-    uint32_t listener;   /* index */
-    int32_t host_entry;  /* index, -1: no host matched */
-    int32_t route;       /* index of the winner, -1: none */
+    uint32_t listener;        /* index */
+    int32_t host_entry;       /* index, -1: no host matched */
+    int32_t route;            /* index of the winner, -1: none */
     uint32_t candidate_count; /* how many of candidates[] were filled */
 };
 
