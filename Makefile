@@ -46,7 +46,9 @@ native: setup .venv/.native ## build the C data plane into .venv
 
 .venv/.native: $(NATIVE_INPUTS)
 	@.ci/setup
-	flock /tmp/edge-build.lock .venv/bin/pip install -q --disable-pip-version-check -e . --no-deps --no-build-isolation
+	@mkdir -p build && echo "building the data plane" && \
+	if ! .venv/bin/pip install -q --disable-pip-version-check -e . --no-deps --no-build-isolation >build/native.log 2>&1; \
+	then tail -n 40 build/native.log; exit 1; fi
 	@touch $@
 
 clean: ## remove what was built, .venv included
