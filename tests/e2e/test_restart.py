@@ -27,6 +27,11 @@ HOST = "a.example.com"
 WAITING = 200
 
 
+def thread_states(pid: int) -> set[str]:
+    stats = Path(f"/proc/{pid}/task").glob("*/stat")
+    return {stat.read_text().rpartition(")")[2].split()[0] for stat in stats}
+
+
 @pytest.mark.parametrize("loop", ["uring", "epoll"])
 def test_waiting_connections_are_served_by_the_next_data_plane(tmp_path: Path, loop: str) -> None:
     config = tmp_path / "config"
@@ -37,6 +42,8 @@ def test_waiting_connections_are_served_by_the_next_data_plane(tmp_path: Path, l
             assert edge.ask(HOST).status == 200
             old = edge.pid("edge-data")
             os.kill(old, signal.SIGSTOP)
+            # A thread stops when it is next scheduled: until then it would accept, and take to its grave.
+            wait_for("the data plane is stopped", lambda: thread_states(old) == {"T"}, 5)
             selector = selectors.DefaultSelector()
             for _ in range(WAITING):
                 channel = connect(edge.address, edge.port)
