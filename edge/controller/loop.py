@@ -20,8 +20,8 @@ from edge.controller.state import DEFAULT_CERTIFICATE, SLOTS, StateDirectory
 from edge.controller.view import View
 from edge.dataplane.link import HolderLink
 from edge.dataplane.stats import Statistics
-from edge.dataplane.tables import Tables
-from edge.errors import EdgeError, NativeError, PublishError, XdpError
+from edge.dataplane.tables import Tables, sealed_memfd
+from edge.errors import EdgeError, NativeError, PublishError, SourceError, XdpError
 from edge.model.build import ModelSettings, build_model, listeners_of
 from edge.model.certificates import given_certificate
 from edge.model.diagnostics import Diagnostic, ObjectRef
@@ -59,6 +59,9 @@ class Controller:
         self._source = FileSource(options.config)
         self._state = StateDirectory(options.instance_state_dir)
         self._slots = SlotTables()
+        self._slots_kept = 0  # their `changes` when they were last written down
+        self._state_error = ""
+        self._served = 0  # every worker has passed this version
         self._tables = Tables()
         self._statistics = Statistics(link.statistics)
         listeners = listeners_of(options)
@@ -95,13 +98,19 @@ class Controller:
         await self._publish()
 
     def _load_slots(self) -> None:
-        text = self._state.read(SLOTS)
-        if text is None:
-            return
-        try:
-            self._slots = SlotTables.from_json(text)
-        except ValueError as error:
-            say(f"{self._state.path / SLOTS} is of no use ({error}); slots start anew")
+        """What the holder keeps is of the running version, and wins over a file that may be older."""
+        file = str(self._state.path / SLOTS)
+        for name, text in (("the holder's slot table", self._link.slots), (file, self._state.read(SLOTS))):
+            if not text:
+                continue
+            try:
+                self._slots = SlotTables.from_json(text)
+                break
+            except ValueError as error:
+                say(f"{name} is of no use ({error})")
+        self._version = max(self._version, self._slots.versions_below - 1)
+        # Where nothing runs, no slot has a reader.
+        self._served = self._link.state.serving if self._link.state.committed else self._version
 
     def _default_certificate(self) -> Certificate:
         text = self._state.read(DEFAULT_CERTIFICATE) if self._options.state_secrets else None
@@ -147,6 +156,8 @@ class Controller:
             XdpPlane.open, self._options.instance, self._options.interface, mode
         )
         self._publisher.plane = self.view.plane = plane
+        # Pins outlive a stop, and what we publish must lie above what packets see.
+        self._version = max(self._version, plane.committed)
         heartbeat = plane.heartbeat_descriptor()
         if heartbeat is not None:
             self._link.heartbeat(heartbeat)
@@ -213,6 +224,9 @@ class Controller:
         """Give an object that was refused another try once it has changed."""
         for key in changed:
             self._refused.pop(ObjectRef(*key), None)
+            if key[0] == "EndpointSlice":  # what was wrong with a Service's endpoints stands in its slices
+                for ref in [one for one in self._refused if (one.kind, one.namespace) == ("Service", key[1])]:
+                    del self._refused[ref]
 
     # ---- publish -------------------------------------------------------------------------
 
@@ -238,6 +252,7 @@ class Controller:
         """Shape: False when an object was refused, and is left out from now on."""
         self._version += 1
         version = self._version
+        self._slots.release(self._served)  # here and not when it is heard: a thread may be compiling then
         if len(self._store) > LARGE:
             model, snapshot = await asyncio.to_thread(self._compile, version)
         else:
@@ -249,7 +264,7 @@ class Controller:
         if change.kind is ChangeKind.NOTHING:
             self._version -= 1
             return True
-        self._state.write(SLOTS, self._slots.to_json())
+        self._keep_slots(version)
         try:
             result = await self._publisher.publish(snapshot, change, self._open_listeners)
         except NativeError as error:
@@ -262,6 +277,31 @@ class Controller:
         self.view.publishes[result.kind] += 1
         self.view.snapshot = snapshot
         return True
+
+    def _keep_slots(self, version: int) -> None:
+        """Leave the slots where the next controller finds them, before anyone can count in them.
+
+        With the holder for a start while this version runs, in the state folder for one after a stop: a full
+        disk costs the second alone, and publishing goes on.
+        """
+        self._slots.reserve(version)
+        changes = self._slots.changes
+        if changes == self._slots_kept:
+            return
+        text = self._slots.to_json()
+        descriptor = sealed_memfd("edge-slots", text.encode())
+        try:
+            self._link.keep_slots(descriptor)
+        finally:
+            os.close(descriptor)
+        self._slots_kept = changes
+        try:
+            self._state.write(SLOTS, text)
+            self._state_error = ""
+        except SourceError as error:
+            if str(error) != self._state_error:
+                say(f"{error}; slots are kept by the holder alone")
+            self._state_error = str(error)
 
     def _leave_out(self, found: Diagnostic) -> bool:
         self.view.publishes["refused"] += 1
@@ -280,4 +320,4 @@ class Controller:
     # ---- what the holder says ------------------------------------------------------------
 
     def _slots_free(self, version: int) -> None:
-        self._slots.release(version)
+        self._served = max(self._served, version)

@@ -65,6 +65,7 @@ class HolderLink:
         self._channel = channel
         self.state = DataPlaneState()
         self.admin = self.statistics = self.commit_page = -1
+        self.slots = ""  # the slot table of what runs, as the last controller left it with the holder
         self.copies: list[int] = []  # descriptors kept for a successor of the holder
         self.on_reread: Callable[[], None] = lambda: None
         self.on_drain: Callable[[], None] = lambda: None
@@ -132,6 +133,10 @@ class HolderLink:
         finally:
             self._answers.pop(version, None)
 
+    def keep_slots(self, descriptor: int) -> None:
+        """Leave the slot table with the holder, for the next controller; the caller closes its descriptor."""
+        self._send("slots", (descriptor,))
+
     def commit(self, version: int) -> None:
         """Make the prepared version the running one."""
         self._send("commit", version=version)
@@ -191,6 +196,10 @@ class HolderLink:
             case "image":
                 # Kept so that a new holder can get them from us; what is published later we have anyway.
                 self.copies.extend(message.descriptors)
+            case "slots" if len(message.descriptors) == 1:
+                with os.fdopen(message.descriptors[0], "rb") as file:
+                    file.seek(0)  # the position is shared with whoever wrote it
+                    self.slots = file.read().decode("utf-8", "replace")
             case "prepared":
                 self._settle(version, None)
             case "refused":

@@ -389,6 +389,8 @@ class Holder:
             self._send_listener(child, "listening", listener, address=listener.address, port=listener.port)
         for stored in self.store.all():
             self._send(child, "image", stored.descriptors, version=stored.version, kind=stored.kind)
+        if self.store.slots is not None:
+            self._send(child, "slots", (self.store.slots,))
         self._send(child, "begin")
 
     def _read_controller(self) -> None:
@@ -419,6 +421,9 @@ class Holder:
                 return self._store_image(version, message)
             case "commit":
                 self._commit(version)
+            case "slots" if len(message.descriptors) == 1:
+                self.store.keep_slots(message.descriptors[0])
+                return True
             case "heartbeat" if len(message.descriptors) == 1:
                 self._take_heartbeat(message.descriptors[0])
                 return True

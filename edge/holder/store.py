@@ -34,10 +34,15 @@ class Stored:
 
 @dataclass(slots=True)
 class ImageStore:
-    """Shape: ``chain`` is the committed full image and its patches in order; ``staged`` waits for commit."""
+    """Shape: ``chain`` is the committed full image and its patches in order; ``staged`` waits for commit.
+
+    ``slots``: the newest slot table, a memfd that only controllers read. It is of no version: a slot that a
+    refused version was given is taken all the same.
+    """
 
     chain: list[Stored] = field(default_factory=list)
     staged: Stored | None = None
+    slots: int | None = None
 
     @property
     def committed(self) -> int:
@@ -57,6 +62,12 @@ class ImageStore:
         if self.staged:
             self.staged.close()
         self.staged = fresh
+
+    def keep_slots(self, descriptor: int) -> None:
+        """Replace the slot table; owns the descriptor."""
+        if self.slots is not None:
+            os.close(self.slots)
+        self.slots = descriptor
 
     def drop(self, version: int) -> None:
         """Forget a staged version that was refused."""

@@ -82,7 +82,7 @@ def build_model(
 
     rule = class_rule(store, settings.ingress_class, settings.watch_ingress_without_class, findings)
     taken = take_ingresses(store, rule, left_out, findings)
-    endpoints = _endpoints(store, taken, findings)
+    endpoints = _endpoints(store, taken, left_out, findings)
     certificates = _certificates(store, taken, left_out, findings)
     policies = tuple(policy for policy in read_policies(store, findings) if policy.object not in left_out)
 
@@ -121,16 +121,18 @@ def _routes(taken: Taken, secured: set[str]) -> tuple[Route, ...]:
 
 
 def _endpoints(
-    store: ResourceStore, taken: Taken, findings: Findings
+    store: ResourceStore, taken: Taken, left_out: set[ObjectRef], findings: Findings
 ) -> dict[UpstreamKey, tuple[Endpoint, ...]]:
     """Endpoints of every upstream; what names none is kept with an empty list and answers 503."""
     services = Services(store, findings)
     chosen = {key: services.choose(key.namespace, key.service, key.port) for key in sorted(taken.upstreams)}
-    result = {}
+    result: dict[UpstreamKey, tuple[Endpoint, ...]] = {}
     for key, choice in chosen.items():
-        result[key] = (
-            () if isinstance(choice, Problem) else services.endpoints(key.namespace, key.service, choice)
-        )
+        refused = ObjectRef("Service", key.namespace, key.service) in left_out
+        if refused or isinstance(choice, Problem):
+            result[key] = ()
+        else:
+            result[key] = services.endpoints(key.namespace, key.service, choice)
     for wish in taken.routes.values():
         choice = chosen[wish.route.references[0][0]]
         if isinstance(choice, Problem):

@@ -20,6 +20,7 @@ from edge.snapshot.types import Slot
 ROUTE_SLOTS = 131_072
 UPSTREAM_SLOTS = 32_768
 LISTENER_SLOTS = 64
+VERSIONS_AHEAD = 1000  # of a 64 bit number, at each start and after so many publishes
 
 
 class SlotTable:
@@ -27,6 +28,7 @@ class SlotTable:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self.changes = 0  # grows with every change that a successor must know
         self._used: dict[tuple[str, ...], Slot] = {}
         self._retired: dict[tuple[str, ...], tuple[Slot, int]] = {}  # version that dropped it
         self._generations: list[int] = []  # of the newest holder, by index
@@ -41,10 +43,12 @@ class SlotTable:
         kept = set(wanted)
         for key in [key for key in self._used if key not in kept]:
             self._retired[key] = (self._used.pop(key), version)
+            self.changes += 1
         result: dict[tuple[str, ...], Slot] = {}
         for key in wanted:
             slot = self._used.get(key) or self._revive(key) or self._allocate()
             if slot is not None:
+                self.changes += key not in self._used
                 self._used[key] = result[key] = slot
         return result
 
@@ -53,6 +57,7 @@ class SlotTable:
         for key in [key for key, (_, dropped) in self._retired.items() if dropped <= version]:
             slot, _ = self._retired.pop(key)
             heapq.heappush(self._free, slot.index)
+            self.changes += 1
 
     def _revive(self, key: tuple[str, ...]) -> Slot | None:
         """A key that comes back before its slot was freed goes on with its counters."""
@@ -109,6 +114,17 @@ class SlotTables:
     def __init__(self) -> None:
         self.routes = SlotTable(ROUTE_SLOTS)
         self.upstreams = SlotTable(UPSTREAM_SLOTS)
+        self.versions_below = 1  # what was written down: no version from here on was ever given
+
+    @property
+    def changes(self) -> int:
+        """Return a number that grows with every change; `to_json` is the same while it stays."""
+        return self.routes.changes + self.upstreams.changes + self.versions_below
+
+    def reserve(self, version: int) -> None:
+        """Cover ``version`` and the next ones, so that not every publish has to be written down."""
+        if version >= self.versions_below:
+            self.versions_below = version + VERSIONS_AHEAD
 
     def release(self, version: int) -> None:
         """Free slots that versions up to ``version`` dropped: every reader serves it or a later one."""
@@ -117,7 +133,12 @@ class SlotTables:
 
     def to_json(self) -> str:
         """Shape: the text of the state file."""
-        plain = {"format": 1, "routes": self.routes.to_plain(), "upstreams": self.upstreams.to_plain()}
+        plain = {
+            "format": 1,
+            "versions_below": self.versions_below,
+            "routes": self.routes.to_plain(),
+            "upstreams": self.upstreams.to_plain(),
+        }
         return json.dumps(plain, separators=(",", ":"))
 
     @classmethod
@@ -131,6 +152,10 @@ class SlotTables:
             plain = json.loads(text)
             if plain["format"] != 1:
                 raise ValueError(f"unknown format {plain['format']!r}")
+            below = plain["versions_below"]
+            if not isinstance(below, int) or not 0 < below < 2**63:
+                raise ValueError(f"versions_below {below!r} is out of range")
+            tables.versions_below = below
             tables.routes = SlotTable.from_plain(ROUTE_SLOTS, plain["routes"])
             tables.upstreams = SlotTable.from_plain(UPSTREAM_SLOTS, plain["upstreams"])
         except (KeyError, TypeError, ValueError) as error:

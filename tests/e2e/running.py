@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.proxy import processes
+from edge.messages import receive, send
 from tests.e2e.lab import ROOT, Lab, end, wait_for
 from tests.fakes.client import Closed, Response, ask
 
@@ -50,22 +51,52 @@ class Running:
             "xdp": "off",
             **options,
         }
+        self.environment: dict[str, str] = {}
         self.log = folder / f"{self.name}.log"
 
     def __enter__(self) -> Running:
-        self.folder.chmod(0o755)
-        words: list[str] = [str(EDGE), "run"]
-        for option, value in self.options.items():
-            for one in value if isinstance(value, list | tuple) else [value]:
-                words += [f"--{option.replace('_', '-')}", str(one)]
-        with self.log.open("wb") as sink, self.inside():
-            self.process = subprocess.Popen(words, stdout=sink, stderr=sink, cwd=ROOT)
+        self.start()
         try:
             wait_for(f"{self.name} is ready", self.ready, 30)
         except BaseException:
             self.close()
             raise AssertionError(f"not ready:\n{self.log.read_text(errors='replace')[-4000:]}") from None
         return self
+
+    @property
+    def state(self) -> Path:
+        """Return the instance's own state folder."""
+        return Path(str(self.options["state_dir"])) / self.name
+
+    def command(self) -> list[str]:
+        """Return the command line; an option whose value is True is a flag, None is left out."""
+        words: list[str] = [str(EDGE), "run"]
+        for option, value in self.options.items():
+            for one in value if isinstance(value, list | tuple) else [value]:
+                if one is not None:
+                    words += [f"--{option.replace('_', '-')}", *([] if one is True else [str(one)])]
+        return words
+
+    def start(self) -> None:
+        """Start it and do not wait: for starts that fail."""
+        self.folder.chmod(0o755)
+        with self.log.open("ab") as sink, self.inside():
+            self.process = subprocess.Popen(
+                self.command(), stdout=sink, stderr=sink, cwd=ROOT, env={**os.environ, **self.environment}
+            )
+
+    def refusal(self, seconds: float = 15) -> tuple[int, str]:
+        """Start it where it must end by itself. Shape: exit status and its lines."""
+        self.start()
+        try:
+            return self.process.wait(seconds), self.lines()
+        finally:
+            self.close()
+
+    def stop(self, seconds: float = 15) -> int:
+        """Send SIGTERM, and return the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(seconds)
 
     def __exit__(self, *_reason: object) -> None:
         self.close()
@@ -88,6 +119,10 @@ class Running:
     def inside(self) -> contextlib.AbstractContextManager[None]:
         """Enter the namespace that edge runs in."""
         return self.lab.inside("node") if self.lab else contextlib.nullcontext()
+
+    def lines(self) -> str:
+        """Return what it has said."""
+        return self.log.read_text(errors="replace")
 
     # ---- Asking ------------------------------------------------------------------------------
 
@@ -113,6 +148,30 @@ class Running:
             return self.admin("/readyz").status == 200
         except (OSError, Closed):
             return False
+
+    def served(self, host: str, path: str = "/") -> int:
+        """Return the status of one answer, 0 when there is none."""
+        try:
+            return self.ask(host, path).status
+        except (OSError, Closed):
+            return 0
+
+    def holder(self) -> dict[str, str]:
+        """Ask the holder over its control socket."""
+        path = Path(str(self.options["run_dir"])) / self.name / "control.sock"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
+            control.settimeout(5)
+            control.connect(str(path))
+            send(control, "status")
+            answer = receive(control)
+        assert answer is not None
+        return dict(answer.fields)
+
+    def metrics(self) -> dict[str, float]:
+        """Return the samples of /metrics by name and labels."""
+        page = self.admin("/metrics").text
+        lines = [line.rpartition(" ") for line in page.splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, _, value in lines}
 
     # ---- Watching ----------------------------------------------------------------------------
 

@@ -65,3 +65,14 @@ def test_sealed_memory_cannot_be_cut_off() -> None:
     with pytest.raises(PermissionError):
         os.ftruncate(descriptor, 0)
     os.close(descriptor)
+
+
+def test_the_newest_slot_table_is_kept() -> None:
+    store = ImageStore()
+    older, newer = os.memfd_create("older"), os.memfd_create("newer")
+    store.keep_slots(older)
+    store.keep_slots(newer)
+    assert store.slots == newer
+    with pytest.raises(OSError):
+        os.fstat(older)
+    os.close(newer)

@@ -74,11 +74,13 @@ def test_kept_over_a_restart() -> None:
         "",
         "[]",
         "{}",
+        '{"format":1,"versions_below":0,"routes":{"used":[],"retired":[],"generations":[]},'
+        '"upstreams":{"used":[],"retired":[],"generations":[]}}',
         '{"format":2}',
-        '{"format":1,"routes":{"used":[[["a"],0]],"retired":[],"generations":[]},"upstreams":{}}',
-        '{"format":1,"routes":{"used":[[["a"],0],[["b"],0]],"retired":[],"generations":[1]},"upstreams":{}}',
-        '{"format":1,"routes":{"used":[],"retired":[],"generations":[0]},"upstreams":{}}',
-        '{"format":1,"routes":{"used":[],"retired":[],"generations":["x"]},"upstreams":{}}',
+        '{"format":1,"versions_below":1,"routes":{"used":[[["a"],0]],"retired":[],"generations":[]},"upstreams":{}}',
+        '{"format":1,"versions_below":1,"routes":{"used":[[["a"],0],[["b"],0]],"retired":[],"generations":[1]},"upstreams":{}}',
+        '{"format":1,"versions_below":1,"routes":{"used":[],"retired":[],"generations":[0]},"upstreams":{}}',
+        '{"format":1,"versions_below":1,"routes":{"used":[],"retired":[],"generations":["x"]},"upstreams":{}}',
     ],
 )
 def test_a_file_that_is_none(text: str) -> None:
@@ -99,3 +101,38 @@ def test_no_slot_and_generation_ever_means_two_keys(steps: list[tuple[set[str], 
         if released:
             table.release(version)
         table = SlotTable.from_plain(6, json.loads(json.dumps(table.to_plain())))
+
+
+def test_versions_are_reserved_ahead_and_read_back() -> None:
+    tables = SlotTables()
+    tables.reserve(1)
+    below, changes = tables.versions_below, tables.changes
+    for version in range(2, below):
+        tables.reserve(version)
+    assert tables.changes == changes
+    tables.reserve(below)
+    assert tables.changes != changes
+    assert SlotTables.from_json(tables.to_json()).versions_below > below
+
+
+def test_changes_grow_only_with_what_is_written() -> None:
+    tables = SlotTables()
+    seen = [tables.changes]
+
+    def grew() -> bool:
+        seen.append(tables.changes)
+        return seen[-1] > seen[-2]
+
+    tables.routes.place([A, B], 1)
+    assert grew()
+    tables.routes.place([A, B], 2)
+    assert not grew()
+    tables.routes.place([A], 3)
+    assert grew()
+    tables.release(2)
+    assert not grew()
+    tables.routes.place([A, B], 4)  # revived
+    assert grew()
+    tables.routes.place([A], 5)
+    tables.release(5)
+    assert grew()
