@@ -137,4 +137,6 @@ def fragment_object(snapshot: Snapshot, index: int) -> ObjectRef | None:
 
 def blame(found: ObjectRef, field: str, reason: str) -> Diagnostic:
     """Shape: the finding that leaves an object out of the next try."""
+    if found.kind == "Secret" and field.startswith("tls."):
+        field = f"data[{field}]"  # as the model names them
     return Diagnostic(found, field, "Refused", f"left out, the data plane refuses it: {reason}")
