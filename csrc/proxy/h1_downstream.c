@@ -361,7 +361,8 @@ static void sent(struct transport *transport, int result)
     }
     if (!h1_sender_sent(&down->sender) || down->state != DOWN_EXCHANGE)
         return;
-    if (!down->wants_body)
+    /* A tunnel asks for bytes all the time; how long it may be quiet is its upstream's read_ms. */
+    if (!down->wants_body || down->exchange.tunnel)
         deadline_clear(&down->deadline);
     if (down->exchange.response_done)
         complete(down);

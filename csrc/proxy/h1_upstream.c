@@ -16,6 +16,9 @@
 /* An endpoint's head: as large as ours may be, so that nothing that we accept gets stuck. */
 static const struct h1_limits ANSWER_LIMITS = {.head_bytes_max = 65536, .target_bytes_max = 0};
 
+/* Interim answers come without being asked for: only their number bounds what waits downstream. */
+#define INTERIMS_MAX 100
+
 enum upstream_state { UP_CONNECTING = 1, UP_IDLE, UP_HEAD, UP_BODY, UP_CLOSED };
 
 struct h1_upstream {
@@ -31,6 +34,7 @@ struct h1_upstream {
     size_t head_length, scanned;
     uint32_t read_ms, send_ms, idle_ms;
     uint8_t state;
+    uint8_t interims; /* of the present exchange */
     bool reused, receiving, keep_alive, answered;
 };
 
@@ -175,6 +179,7 @@ static bool begin(struct h1_upstream *up)
     struct exchange *exchange = up->exchange;
     up->state = UP_HEAD;
     up->answered = false;
+    up->interims = 0;
     up->head_length = up->scanned = 0;
     up->sender.framing = exchange->request->body;
     up->sender.ended = exchange->request_done;
@@ -322,7 +327,7 @@ static void read_head(struct h1_upstream *up, uint8_t *data, size_t length)
             begin_answer(up, head, data + used, length - (size_t)used);
             break;
         }
-        if (used < 0) {
+        if (used < 0 || (used > 0 && ++up->interims > INTERIMS_MAX)) {
             fail(up, FAILURE_BAD_ANSWER);
             break;
         }

@@ -71,6 +71,15 @@ void worker_unlisten(struct worker *worker, uint32_t slot)
 {
     pthread_mutex_lock(&worker->inbox_lock);
     worker->unlisten |= 1ull << slot;
+    LIST_EACH(at, after, &worker->inbox) /* the worker never saw these */
+    {
+        struct worker_listener *listener = LIST_OWNER(at, struct worker_listener, link);
+        if (listener->slot != slot)
+            continue;
+        close(listener->listener.fd);
+        list_remove(&listener->link);
+        free(listener);
+    }
     pthread_mutex_unlock(&worker->inbox_lock);
     atomic_store(&worker->inbox_full, true);
     loop_wake(worker->proxy.loop);
@@ -138,16 +147,17 @@ static void read_inbox(struct worker *worker)
     if (!atomic_exchange(&worker->inbox_full, false))
         return;
     pthread_mutex_lock(&worker->inbox_lock);
-    list_splice(&worker->listeners, &worker->inbox);
     unlisten = worker->unlisten;
     worker->unlisten = 0;
-    pthread_mutex_unlock(&worker->inbox_lock);
+    /* What the inbox has of such a slot came later and stays. */
     LIST_EACH(at, after, &worker->listeners)
     {
         struct worker_listener *listener = LIST_OWNER(at, struct worker_listener, link);
         if (unlisten & (1ull << listener->slot))
             end_listener(listener);
     }
+    list_splice(&worker->listeners, &worker->inbox);
+    pthread_mutex_unlock(&worker->inbox_lock);
     accept_where_served(worker);
 }
 
