@@ -2,13 +2,18 @@
 
 Used by setuptools alone (pyproject.toml names ``BuildNative`` as ``build_ext``). A new C file or a
 new declaration between the markers needs no registration here. Objects are kept in build/native
-and compiled again only when their source, a header or this file is newer. Never run at import.
+and compiled again only when their source, a header or this file is newer. Tests ask for a second
+one with ``sanitized``, which never replaces the normal one. Never run at import.
 """
 
 from __future__ import annotations
 
+import fcntl
 import re
+import subprocess
 import sys
+import sysconfig
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,6 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 HEADERS = ("csrc/include/edge.h", "bpf/edge_abi.h")
 FOLDERS = ("csrc", "bpf")
 COMPILE = ["-std=gnu11", "-O2", "-g", "-fvisibility=hidden", "-Wall", "-Wextra"]
+SANITIZE = ["-O1", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+SANITIZE += ["-DEDGE_NO_REUSE"]  # free lists would hide a use after the end
 LINK = ["-lssl", "-lcrypto", "-l:liburing.a", "-pthread"]
 
 # The kernel's names for integers, as bpf/edge_abi.h writes them (linux/types.h has them in C).
@@ -60,39 +67,67 @@ def glue(target: Path) -> None:
         fresh.replace(target)
 
 
+def build(
+    folder: Path, output: Path, compiler: list[str], linker: list[str], run: Callable[[list[str]], object]
+) -> Path:
+    """Emit the glue, compile what is stale in parallel, link.
+
+    Shape: the library as it was linked, not yet in its place.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    source = folder / "_edge.c"
+    glue(source)
+    include = [str(ROOT / name) for name in FOLDERS]
+    headers = [path for name in FOLDERS for path in (ROOT / name).rglob("*.h")]
+    rules = max(path.stat().st_mtime for path in [*headers, Path(__file__)])
+    sources = [source, *sorted((ROOT / "csrc").rglob("*.c"))]
+
+    def compiled(path: Path) -> str:
+        name = path.relative_to(ROOT).with_suffix(".o").as_posix().replace("/", "-")
+        target = folder / name
+        if not target.exists() or target.stat().st_mtime < max(rules, path.stat().st_mtime):
+            quiet = ["-Wno-unused-parameter"] if path == source else []
+            command = [*compiler, *quiet, *(f"-I{item}" for item in include)]
+            run([*command, "-c", str(path), "-o", str(target)])
+        return str(target)
+
+    with ThreadPoolExecutor(2) as pool:
+        objects = list(pool.map(compiled, sources))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    fresh = output.with_name(output.name + ".new")
+    run([*linker, *objects, "-o", str(fresh), *LINK])
+    return fresh
+
+
+def sanitized() -> Path:
+    """The library with address and undefined-behaviour sanitizers, for tests.
+
+    Errors: CalledProcessError. Two test runs at once wait for each other.
+    """
+    folder = ROOT / "build" / "sanitized"
+    folder.mkdir(parents=True, exist_ok=True)
+    output = folder / "_edge.so"
+
+    def run(command: list[str]) -> None:
+        subprocess.run(command, check=True)
+
+    compiler = ["gcc", "-pthread", "-fPIC", *COMPILE, *SANITIZE, f"-I{sysconfig.get_path('include')}"]
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        build(folder, output, compiler, ["gcc", "-shared", *SANITIZE], run).replace(output)
+    return output
+
+
 class BuildNative(build_ext):
     """setuptools' build_ext for the one extension of this project."""
 
     def build_extension(self, ext: Extension) -> None:
-        """Emit the glue, compile what is stale in parallel, link."""
-        folder = ROOT / "build" / "native"
-        folder.mkdir(parents=True, exist_ok=True)
-        source = folder / "_edge.c"
-        glue(source)
-        include = [str(ROOT / name) for name in FOLDERS]
-        headers = [path for name in FOLDERS for path in (ROOT / name).rglob("*.h")]
-        rules = max(path.stat().st_mtime for path in [*headers, Path(__file__)])
-        sources = [source, *sorted((ROOT / "csrc").rglob("*.c"))]
-
-        def compiled(path: Path) -> str:
-            name = path.relative_to(ROOT).with_suffix(".o").as_posix().replace("/", "-")
-            target = folder / name
-            if not target.exists() or target.stat().st_mtime < max(rules, path.stat().st_mtime):
-                quiet = ["-Wno-unused-parameter"] if path == source else []
-                command = [*self.compiler.compiler_so, *COMPILE, *quiet]
-                command += [f"-I{item}" for item in include]
-                command += [f"-I{item}" for item in self.include_dirs]
-                self.spawn([*command, "-c", str(path), "-o", str(target)])
-            return str(target)
-
-        with ThreadPoolExecutor(2) as pool:
-            objects = list(pool.map(compiled, sources))
+        """Build in build/native, put the library into the package."""
         output = Path(self.get_ext_fullpath(ext.name))
-        output.parent.mkdir(parents=True, exist_ok=True)
+        compiler = [*self.compiler.compiler_so, *COMPILE, *(f"-I{item}" for item in self.include_dirs)]
+        fresh = build(ROOT / "build" / "native", output, compiler, self.compiler.linker_so, self.spawn)
         # Replaced in one step (a running process keeps the file that it has mapped), and only by a
         # library whose symbols all resolve.
-        fresh = output.with_name(output.name + ".new")
-        self.spawn([*self.compiler.linker_so, *objects, "-o", str(fresh), *LINK])
         loaded = "import ctypes, sys; ctypes.CDLL(sys.argv[1], 2)"
         self.spawn([sys.executable, "-c", loaded, str(fresh)])
         fresh.replace(output)

@@ -256,6 +256,7 @@ static unsigned run_recv(struct epoll_loop *self, struct loop_socket *socket)
     size_t length = socket->recv_at ? socket->recv_length : self->scratch_bytes;
     ssize_t got;
 
+    LOOP_UNPOISON(self->scratch, self->scratch_bytes);
     do
         got = recv(socket->fd, at, length, 0);
     while (got < 0 && errno == EINTR);
@@ -268,6 +269,7 @@ static unsigned run_recv(struct epoll_loop *self, struct loop_socket *socket)
         socket->state &= ~(uint32_t)READABLE;
     socket->pending &= ~(uint32_t)PENDING_RECV;
     socket->on->received(socket, at, got < 0 ? -errno : (int)got);
+    LOOP_POISON(self->scratch, self->scratch_bytes);
     return 1;
 }
 

@@ -6,6 +6,16 @@
 
 #include "net/loop.h"
 
+/* A shared buffer is its reader's only during received(): sanitized builds see who goes on. */
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#define LOOP_POISON(at, bytes) __asan_poison_memory_region((at), (bytes))
+#define LOOP_UNPOISON(at, bytes) __asan_unpoison_memory_region((at), (bytes))
+#else
+#define LOOP_POISON(at, bytes) ((void)(at), (void)(bytes))
+#define LOOP_UNPOISON(at, bytes) ((void)(at), (void)(bytes))
+#endif
+
 enum loop_listener_state {
     LISTENER_WANTED = 1,  /* between loop_listen() and loop_unlisten() */
     LISTENER_ARMED = 2,   /* the kernel may hand over connections */

@@ -97,8 +97,11 @@ static void prepare(struct io_uring_sqe *sqe, int op, int fd, const void *at, ui
 
 static void give_buffer(struct uring_loop *self, unsigned id)
 {
-    io_uring_buf_ring_add(self->buffers, self->pool + (size_t)id * self->buffer_bytes,
-                          self->buffer_bytes, (unsigned short)id, (int)self->buffer_count - 1, 0);
+    uint8_t *at = self->pool + (size_t)id * self->buffer_bytes;
+
+    LOOP_POISON(at, self->buffer_bytes);
+    io_uring_buf_ring_add(self->buffers, at, self->buffer_bytes, (unsigned short)id,
+                          (int)self->buffer_count - 1, 0);
     io_uring_buf_ring_advance(self->buffers, 1);
 }
 
@@ -206,6 +209,8 @@ static unsigned end_recv(struct uring_loop *self, struct loop_socket *socket, in
     } else {
         uint8_t *at = holds ? self->pool + (size_t)id * self->buffer_bytes : socket->recv_at;
 
+        if (holds && result > 0)
+            LOOP_UNPOISON(at, (size_t)result);
         socket->on->received(socket, at, result);
         count = 1;
     }
@@ -398,6 +403,8 @@ static void uring_destroy(struct loop *loop)
         io_uring_queue_exit(&self->ring);
     if (self->buffers)
         munmap(self->buffers, self->buffer_count * sizeof(struct io_uring_buf));
+    if (self->pool)
+        LOOP_UNPOISON(self->pool, (size_t)self->buffer_count * self->buffer_bytes);
     if (self->pool)
         munmap(self->pool, (size_t)self->buffer_count * self->buffer_bytes);
     if (loop->wake_fd >= 0)

@@ -12,6 +12,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ from edge.model.types import (
 )
 from edge.native import ffi, lib
 from edge.snapshot.types import PlacedListener, PlacedRoute, PlacedUpstream, Slot, Snapshot
+from tests.e2e import sanitized
 
 DEADLINE_S = 10.0
 ROOT = Path(__file__).resolve().parents[2]
@@ -281,6 +283,9 @@ def listener(*, tls: bool = False, trusted: str = "", **options: int) -> Listene
 class Plane:
     """A running data plane and what a holder would keep for it."""
 
+    library: Path | None = None
+    """The sanitized library that the process runs over, where a test says so."""
+
     def __init__(self, world: World, *, loop: str, workers: int = 2, log: Path | None = None) -> None:
         self.world = world
         self.loop = loop
@@ -298,6 +303,7 @@ class Plane:
         self.commit_fd = os.memfd_create("commit")
         os.ftruncate(self.commit_fd, 4096)
         self.log = log.open("ab") if log else None
+        self.complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.tables = tables.Tables()
         self.committed: Snapshot | None = None
         self.sockets = [self._members() for _ in world.listeners]
@@ -322,11 +328,17 @@ class Plane:
         """Start the process, give it its sockets, wait until it is ready."""
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control.settimeout(DEADLINE_S)
+        environment = {"PATH": os.environ["PATH"], "EDGE_CONTROL_FD": str(theirs.fileno())}
+        words = ["edge.dataplane"]
+        if self.library:
+            words = ["tests.e2e.sanitized", str(self.library)]
+            environment |= sanitized.environment()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "edge.dataplane"],
+            [sys.executable, "-m", *words],
             pass_fds=[theirs.fileno()],
-            env={"PATH": os.environ["PATH"], "EDGE_CONTROL_FD": str(theirs.fileno())},
+            env=environment,
             cwd=ROOT,
+            stderr=self.complaints if self.library else None,
         )
         theirs.close()
         descriptors = [self.stats_fd, self.commit_fd, *([self.log.fileno()] if self.log else [])]
@@ -398,7 +410,7 @@ class Plane:
         names = {name: number for number, name in ffi.typeof("enum edge_outcome").elements.items()}
         sums: dict[str, int] = {}
         for i in range(self.lanes):
-            for key in ("requests", "in_flight", "log_lines", "log_dropped"):
+            for key in ("requests", "in_flight", "connections_open", "log_lines", "log_dropped"):
                 sums[key] = sums.get(key, 0) + int(getattr(lanes[i], key))
             for name, number in names.items():
                 if name != "EDGE_OUTCOME_COUNT":
@@ -428,6 +440,12 @@ class Plane:
         os.close(self.commit_fd)
         if self.log:
             self.log.close()
+        with self.complaints:
+            self.complaints.seek(0)
+            written = self.complaints.read()
+        sys.stderr.write(written)
+        report = sanitized.report(written)
+        assert not report, report
 
     def __enter__(self) -> Plane:
         return self

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from csrc import build_native
 from edge import messages
 from edge.model.diagnostics import ObjectRef
 from edge.model.types import Certificate
@@ -35,8 +36,20 @@ def loop(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(scope="session")
+def sanitized_library() -> Path:
+    return build_native.sanitized()
+
+
+@pytest.fixture(params=["", "sanitized"], autouse=True)
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every story runs twice: as built for use, and under sanitizers."""
+    if request.param:
+        monkeypatch.setattr(Plane, "library", request.getfixturevalue("sanitized_library"))
+
+
 @pytest.fixture
-def stack() -> Iterator[ExitStack]:
+def stack(library: None) -> Iterator[ExitStack]:
     with ExitStack() as stack:
         yield stack
 
