@@ -6,6 +6,7 @@ controller as such variables: `Options.to_environment()` and `from_environment()
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 
 from edge.errors import OptionError
 
+GRACE_MAX_S = 86_400
+_INSTANCE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}")  # bpffs takes no dot in a name
 CHOICES = {
     "xdp": ("auto", "native", "generic", "off"),
     "log_format": ("json", "text"),
@@ -60,10 +63,14 @@ class Options:
         parse_address(self.admin, "--admin")
         if not 0 <= self.workers <= 64:
             raise OptionError(f"--workers: {self.workers} is not between 0 and 64")
-        if not self.instance or "/" in self.instance or self.instance.startswith("."):
-            raise OptionError(f"--instance: {self.instance!r} cannot name a folder")
-        if self.grace_period < 0:
-            raise OptionError(f"--grace-period: {self.grace_period} is negative")
+        if not _INSTANCE.fullmatch(self.instance):
+            raise OptionError(
+                f"--instance: {self.instance[:80]!r} is not of 1 to 63 letters, digits, '-' and '_'"
+            )
+        if not 0 <= self.grace_period <= GRACE_MAX_S:  # neither is nan
+            raise OptionError(f"--grace-period: {self.grace_period} is not between 0 and {GRACE_MAX_S} s")
+        if not self.ingress_class:
+            raise OptionError("--ingress-class: an empty name is no class")
 
     @property
     def instance_run_dir(self) -> Path:

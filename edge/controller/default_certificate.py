@@ -1,7 +1,7 @@
 """The certificate for names that no Secret covers: self-signed, made at first need.
 
 Called by the controller's loop when there is an --https listener. `cryptography` and not our own DER,
-and not the openssl program, which a small container image does not have. Never written to disk here.
+and not the openssl program, which a small container image does not have. Never touches a disk.
 """
 
 from __future__ import annotations
@@ -37,3 +37,18 @@ def make_default_certificate(now: datetime.datetime) -> tuple[bytes, bytes]:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     return chain_pem, key_pem
+
+
+def split_default_certificate(text: str) -> tuple[bytes, bytes] | None:
+    """Read back chain and key from one text; None when they are not a certificate and its key."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    chain, marker, rest = text.partition("-----BEGIN PRIVATE KEY")
+    chain_pem, key_pem = chain.encode(), (marker + rest).encode()
+    try:
+        certificate = x509.load_pem_x509_certificate(chain_pem)
+        key = load_pem_private_key(key_pem, None)
+    except (ValueError, TypeError):
+        return None
+    return (chain_pem, key_pem) if key.public_key() == certificate.public_key() else None

@@ -14,10 +14,11 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from edge.controller.default_certificate import make_default_certificate
-from edge.controller.publish import Publisher, Vip, fragment_object
+from edge.controller.default_certificate import make_default_certificate, split_default_certificate
+from edge.controller.publish import Publisher, fragment_object
 from edge.controller.state import DEFAULT_CERTIFICATE, SLOTS, StateDirectory
 from edge.controller.view import View
+from edge.controller.vips import VipFollower
 from edge.dataplane.link import HolderLink
 from edge.dataplane.stats import Statistics
 from edge.dataplane.tables import Tables, sealed_memfd
@@ -36,7 +37,6 @@ from edge.sources.files import FileSource
 
 REFUSED_MAX = 64  # objects left out, one try each, before a batch is given up
 RETRY_S = 1.0
-TCP = 6
 LARGE = 500  # objects; more are compiled in a thread, so that probes are answered meanwhile
 
 
@@ -71,6 +71,8 @@ class Controller:
             watch_ingress_without_class=options.watch_ingress_without_class,
         )
         self._publisher = Publisher(link, self._tables)
+        self._vips: VipFollower | None = None  # where XDP is on
+        self._busy = asyncio.Lock()
         self.view = View(link.state, self._statistics, listeners_wanted=len(listeners))
         self._version = max(link.state.committed, link.state.staged)
         self._refused: dict[ObjectRef, Diagnostic] = {}
@@ -84,7 +86,12 @@ class Controller:
 
         Errors: Hopeless; EdgeError for what may be better at the next try.
         """
-        self._state.prepare()
+        try:
+            self._state.prepare()
+        except SourceError as error:
+            if not self._link.state.committed:
+                raise
+            say(str(error))  # what runs goes on being followed
         self._load_slots()
         if any(listener.transport is Transport.TLS for listener in self._settings.listeners):
             self._settings = ModelSettings(
@@ -113,15 +120,17 @@ class Controller:
         self._served = self._link.state.serving if self._link.state.committed else self._version
 
     def _default_certificate(self) -> Certificate:
-        text = self._state.read(DEFAULT_CERTIFICATE) if self._options.state_secrets else None
-        if text and "-----BEGIN PRIVATE KEY" in text:
-            chain, marker, key = text.partition("-----BEGIN PRIVATE KEY")
-            chain_pem, key_pem = chain.encode(), (marker + key).encode()
-        else:
-            chain_pem, key_pem = make_default_certificate(datetime.datetime.now(datetime.UTC))
+        kept = self._state.read(DEFAULT_CERTIFICATE) if self._options.state_secrets else None
+        pair = split_default_certificate(kept) if kept else None
+        if pair is None:
+            if kept:
+                say(f"{self._state.path / DEFAULT_CERTIFICATE} is of no use; another one is made")
+            pair = make_default_certificate(datetime.datetime.now(datetime.UTC))
             if self._options.state_secrets:
-                self._state.write(DEFAULT_CERTIFICATE, (chain_pem + key_pem).decode(), 0o600)
-        made = given_certificate(chain_pem, key_pem)
+                self._write_state(
+                    DEFAULT_CERTIFICATE, b"".join(pair).decode(), "it lasts until the next start", 0o600
+                )
+        made = given_certificate(*pair)
         if not isinstance(made, Certificate):
             raise Hopeless(f"default certificate: {made.message}")
         return made
@@ -153,28 +162,20 @@ class Controller:
         from edge.xdp.plane import XdpPlane
 
         plane: Any = await asyncio.to_thread(
-            XdpPlane.open, self._options.instance, self._options.interface, mode
+            XdpPlane.open,
+            self._options.instance,
+            self._options.interface,
+            mode,
+            cache=self._options.instance_state_dir,
         )
+        say(plane.summary())
         self._publisher.plane = self.view.plane = plane
         # Pins outlive a stop, and what we publish must lie above what packets see.
         self._version = max(self._version, plane.committed)
         heartbeat = plane.heartbeat_descriptor()
         if heartbeat is not None:
             self._link.heartbeat(heartbeat)
-
-    def _vips(self) -> tuple[Vip, ...]:
-        """Shape: what the listeners serve; a listener on any address serves all of the node's own."""
-        from edge.xdp.addresses import local_addresses
-
-        vips: set[Vip] = set()
-        for listener in self._settings.listeners:
-            if not listener.address.is_unspecified:
-                vips.add((listener.address, listener.port, TCP))
-                continue
-            for address in local_addresses(self._options.interface):
-                if address.version == listener.address.version:
-                    vips.add((address, listener.port, TCP))
-        return tuple(sorted(vips, key=lambda vip: (vip[0].version, int(vip[0]), vip[1])))
+        self._vips = VipFollower(self._settings.listeners, self._options.interface)
 
     async def _open_listeners(self) -> None:
         """Open what is not open yet: the last thing before the first commit."""
@@ -190,22 +191,30 @@ class Controller:
 
     async def run(self) -> None:
         """Follow the source until the holder goes away or says drain."""
-        retry = asyncio.create_task(self._retry())
-        watch = asyncio.create_task(self._watch())
+        tasks = {asyncio.create_task(self._retry()), asyncio.create_task(self._watch())}
+        if self._vips is not None:
+            tasks.add(asyncio.create_task(self._vips.follow(self._publish_again)))
         try:
-            await asyncio.wait({watch, retry, self._link.gone}, return_when=asyncio.FIRST_COMPLETED)
-            for task in (watch, retry):
+            await asyncio.wait({*tasks, self._link.gone}, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
                 if task.done():
                     task.result()
         finally:
-            for task in (watch, retry):
+            for task in tasks:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError, Exception):
                     await task
+            if self._vips is not None:
+                self._vips.close()
             self._source.close()
 
+    async def _publish_again(self) -> None:
+        """Publish for a reason that is in no object."""
+        async with self._busy:
+            if not self._link.state.draining:
+                await self._publish()
+
     async def _watch(self) -> None:
-        self._busy = asyncio.Lock()
         async for batch in self._source.watch():
             async with self._busy:
                 self._forgive(self._store.apply(batch))
@@ -217,8 +226,7 @@ class Controller:
         while True:
             await asyncio.sleep(RETRY_S)
             if self.view.publish_error and self._link.state.up:
-                async with self._busy:
-                    await self._publish()
+                await self._publish_again()
 
     def _forgive(self, changed: Iterable[Key]) -> None:
         """Give an object that was refused another try once it has changed."""
@@ -257,12 +265,13 @@ class Controller:
             model, snapshot = await asyncio.to_thread(self._compile, version)
         else:
             model, snapshot = self._compile(version)
-        if self._publisher.plane is not None:
-            self._publisher.vips = await asyncio.to_thread(self._vips)
+        if self._vips is not None:
+            self._publisher.vips, self._publisher.local = await self._vips.current()
         change = compare(self._publisher.running, snapshot)
         self.view.diagnostics = snapshot.diagnostics or model.diagnostics
         if change.kind is ChangeKind.NOTHING:
-            self._version -= 1
+            if not await self._publisher.police(snapshot):
+                self._version -= 1
             return True
         self._keep_slots(version)
         try:
@@ -295,12 +304,16 @@ class Controller:
         finally:
             os.close(descriptor)
         self._slots_kept = changes
+        self._write_state(SLOTS, text, "slots are kept by the holder alone")
+
+    def _write_state(self, name: str, text: str, otherwise: str, mode: int = 0o644) -> None:
+        """Write a state file; what cannot be written is said once, and stops nothing."""
         try:
-            self._state.write(SLOTS, text)
+            self._state.write(name, text, mode)
             self._state_error = ""
         except SourceError as error:
             if str(error) != self._state_error:
-                say(f"{error}; slots are kept by the holder alone")
+                say(f"{error}; {otherwise}")
             self._state_error = str(error)
 
     def _leave_out(self, found: Diagnostic) -> bool:

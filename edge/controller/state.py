@@ -45,7 +45,8 @@ class StateDirectory:
             return
         target, fresh = self.path / name, self.path / f".{name}.new"
         try:
-            number = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+            fresh.unlink(missing_ok=True)  # left by a death; it would keep its own mode
+            number = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
             with open(number, "w") as file:
                 file.write(text)
                 file.flush()

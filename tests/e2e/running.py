@@ -51,6 +51,7 @@ class Running:
             "xdp": "off",
             **options,
         }
+        self.name = str(self.options["instance"])
         self.environment: dict[str, str] = {}
         self.log = folder / f"{self.name}.log"
 
