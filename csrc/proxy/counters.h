@@ -5,15 +5,31 @@
 
 #include "proxy/proxy.h"
 
-/* A cell of another generation belongs to what had the slot before: it starts from zero. */
+/* A cell of another generation belongs to what had the slot before: it starts from zero. Only for
+ * a slot that the present image gives to this exchange. */
+static inline void counters_claim_upstream(struct exchange *exchange)
+{
+    struct edge_upstream_cell *cell = &exchange->proxy->upstream_cells[exchange->upstream_slot];
+    if (cell->generation == exchange->upstream_generation)
+        return;
+    memset(cell, 0, sizeof *cell);
+    cell->generation = exchange->upstream_generation;
+}
+
+static inline void counters_claim_route(struct exchange *exchange)
+{
+    struct edge_route_cell *cell = &exchange->proxy->route_cells[exchange->route_slot];
+    if (cell->generation == exchange->route_generation)
+        return;
+    memset(cell, 0, sizeof *cell);
+    cell->generation = exchange->route_generation;
+}
+
+/* An exchange that outlived its upstream counts where nobody looks. */
 static inline struct edge_upstream_cell *counters_upstream(struct exchange *exchange)
 {
     struct edge_upstream_cell *cell = &exchange->proxy->upstream_cells[exchange->upstream_slot];
-    if (cell->generation != exchange->upstream_generation) {
-        memset(cell, 0, sizeof *cell);
-        cell->generation = exchange->upstream_generation;
-    }
-    return cell;
+    return cell->generation == exchange->upstream_generation ? cell : &exchange->proxy->late;
 }
 
 static inline void counters_try_ended(struct exchange *exchange)
@@ -38,10 +54,8 @@ static inline void counters_finished(struct exchange *exchange)
     if (!exchange->has_route)
         return;
     struct edge_route_cell *cell = &proxy->route_cells[exchange->route_slot];
-    if (cell->generation != exchange->route_generation) {
-        memset(cell, 0, sizeof *cell);
-        cell->generation = exchange->route_generation;
-    }
+    if (cell->generation != exchange->route_generation)
+        return;
     COUNT(cell->requests, 1);
     COUNT(cell->bytes_out, exchange->response_bytes);
     if (exchange->status >= 100 && exchange->status < 600)

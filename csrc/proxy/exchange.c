@@ -144,6 +144,7 @@ static bool copy_route(struct exchange *exchange, const struct image *image,
     exchange->has_route = 1;
     exchange->route_slot = route->slot;
     exchange->route_generation = route->generation;
+    counters_claim_route(exchange);
     exchange->body_bytes_max = route->body_bytes_max;
     for (uint32_t i = 0; i < route->filter_count && i < EXCHANGE_FILTERS_MAX; i++) {
         const struct edge_image_filter *filter = &image->filters[route->first_filter + i];
@@ -282,6 +283,7 @@ static enum step choose_endpoint(struct exchange *exchange)
         try->status = 0;
         try->failure = FAILURE_NONE;
         exchange->upstream_ns = loop_now_ns(proxy->loop);
+        counters_claim_upstream(exchange);
         struct edge_upstream_cell *cell = counters_upstream(exchange);
         COUNT(cell->requests, 1);
         COUNT(cell->in_flight, 1);

@@ -32,6 +32,7 @@ struct proxy {
     struct edge_lane *lane;
     struct edge_route_cell *route_cells;
     struct edge_upstream_cell *upstream_cells;
+    struct edge_upstream_cell late; /* counts of exchanges whose upstream is gone */
     void (*log)(struct proxy *proxy, const struct exchange *exchange); /* 0: off */
 
     struct h1_head scratch; /* a head between parser and arena */

@@ -124,7 +124,7 @@ static void put_endpoint(struct h1_writer *out, const struct exchange_try *try)
 }
 
 struct line {
-    struct slice method, target, host, referer, agent, client;
+    struct slice method, target, host, referer, agent, client, request_id;
     uint64_t duration_ns, upstream_ns;
     int64_t wall_ns;
     const struct exchange_try *last; /* 0: no endpoint was asked */
@@ -136,6 +136,7 @@ static void collect(struct line *line, const struct proxy *proxy, const struct e
     uint64_t now = loop_now_ns(proxy->loop);
     memset(line, 0, sizeof *line);
     line->client = (struct slice){exchange->client->text, exchange->client->text_length};
+    line->request_id = exchange->request_id;
     line->duration_ns = now - exchange->began_ns;
     line->wall_ns = (int64_t)exchange->began_ns + proxy->wall_offset_ns;
     if (exchange->tries_count > 0) {
@@ -198,7 +199,7 @@ static void put_text_line(struct h1_writer *out, const struct line *line,
         h1_put_text(out, "- - -");
     }
     h1_put_text(out, " ");
-    put_or_dash(out, exchange->request_id);
+    put_or_dash(out, line->request_id);
     h1_put_text(out, " ");
     const char *failure = synth_name(exchange->failure.kind);
     h1_put(out, failure, strlen(failure));
@@ -227,7 +228,7 @@ static void put_json_line(struct h1_writer *out, const struct line *line,
     PUT_JSON(out, "user_agent", line->agent);
     PUT_JSON(out, "route", exchange->route_name);
     PUT_JSON(out, "upstream", exchange->upstream_name);
-    PUT_JSON(out, "request_id", exchange->request_id);
+    PUT_JSON(out, "request_id", line->request_id);
     h1_put_text(out, "\",\"upstream_addr\":\"");
     if (line->last)
         put_endpoint(out, line->last);
@@ -247,6 +248,25 @@ static void put_json_line(struct h1_writer *out, const struct line *line,
     h1_put_text(out, "}\n");
 }
 
+static void write_line(uint32_t format, const struct line *line, const struct exchange *exchange,
+                       struct h1_writer *out)
+{
+    if (format == EDGE_LOG_JSON)
+        put_json_line(out, line, exchange);
+    else
+        put_text_line(out, line, exchange);
+}
+
+/* So short that the line fits, were every byte of them escaped. */
+static void shorten(struct line *line)
+{
+    struct slice *texts[] = {&line->target, &line->referer, &line->agent, &line->request_id};
+    static const size_t BYTES[] = {512, 256, 256, 128};
+    for (int i = 0; i < 4; i++)
+        if (texts[i]->length > BYTES[i])
+            texts[i]->length = BYTES[i];
+}
+
 size_t access_log_format(uint32_t format, const struct proxy *proxy,
                          const struct exchange *exchange, char *out, size_t capacity)
 {
@@ -254,10 +274,12 @@ size_t access_log_format(uint32_t format, const struct proxy *proxy,
     struct h1_writer writer;
     collect(&line, proxy, exchange);
     h1_writer_init(&writer, out, capacity);
-    if (format == EDGE_LOG_JSON)
-        put_json_line(&writer, &line, exchange);
-    else
-        put_text_line(&writer, &line, exchange);
+    write_line(format, &line, exchange, &writer);
+    if (writer.full) { /* a client must not keep itself out of the log by writing much */
+        shorten(&line);
+        h1_writer_init(&writer, out, capacity);
+        write_line(format, &line, exchange, &writer);
+    }
     return writer.full ? 0 : h1_writer_length(&writer);
 }
 

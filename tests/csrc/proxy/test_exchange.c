@@ -239,6 +239,25 @@ static void test_failures(void)
     OK(balanced() && lane.in_flight == 0, "every exchange has one outcome");
 }
 
+/* Slots are given away while exchanges of their last owner still run. */
+static void test_slots_with_a_new_owner(void)
+{
+    reset();
+    struct exchange *late = open_stream(0, "/", "old");
+    record.generation = routes[0].generation = 2;
+    answer_with(open_stream(1, "/", "new"), "N");
+    struct exchange *present = open_stream(1, "/", "new");
+    answer_with(late, "L");
+    IS(upstream_cells[0].generation, 2, "a late exchange does not take an upstream's cell back");
+    IS(upstream_cells[0].requests, 2, "nor its counts");
+    IS(upstream_cells[0].in_flight, 1, "nor what is in flight");
+    IS(route_cells[0].generation, 2, "nor the route's cell");
+    IS(route_cells[0].requests, 1, "nor its counts");
+    answer_with(present, "P");
+    IS(upstream_cells[0].in_flight, 0, "what is present ends as ever");
+    record.generation = routes[0].generation = 1;
+}
+
 int main(void)
 {
     view.image.routes = routes;
@@ -255,6 +274,7 @@ int main(void)
     test_two_at_once();
     test_delay();
     test_failures();
+    test_slots_with_a_new_owner();
     balance_release(&proxy.balance);
     arena_cache_release(&proxy.arenas);
     blocks_release(&proxy.blocks);

@@ -44,6 +44,21 @@ int main(void)
     OK(line[0] == '{' && strcmp(line + length - 2, "}\n") == 0, "one object a line");
     IS(access_log_format(EDGE_LOG_JSON, &proxy, &exchange, line, 100), 0, "too long is nothing");
 
+    static char long_text[30000];
+    memset(long_text, 0xff, sizeof long_text);
+    struct slice whole = {long_text, sizeof long_text};
+    request.target = exchange.request_id = whole;
+    request.field[0] = (struct h1_field){.name = SLICE("User-Agent"), .value = whole};
+    request.field[1] = (struct h1_field){.name = SLICE("Referer"), .value = whole};
+    request.field_count = 2;
+    length = access_log_format(EDGE_LOG_TEXT, &proxy, &exchange, line, sizeof line);
+    OK(length > 0 && line[length - 1] == '\n', "a long request is cut, not left out");
+    length = access_log_format(EDGE_LOG_JSON, &proxy, &exchange, line, sizeof line);
+    OK(length > 0 && memcmp(line + length - 2, "}\n", 2) == 0, "in JSON too");
+    request.target = SLICE("/");
+    exchange.request_id = (struct slice){0, 0};
+    request.field_count = 0;
+
     OK(access_log_init(&log, 1, -1, EDGE_LOG_TEXT, &err) == 0, "a ring");
     for (int i = 0; i < 20000; i++)
         access_log_put(&log, 0, &proxy, &exchange);
