@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pyroute2 import IPRoute
 
 from edge.errors import XdpError
 from edge.xdp import link, syscalls
@@ -158,8 +160,9 @@ def test_jumbo_frames_and_generic_mode(namespace: str) -> None:
     instance = f"test.jumbo-{os.getpid()}"
     try:
         with inside(namespace):
-            subprocess.run(["ip", "link", "set", "edge1", "mtu", "9000"], check=True)
-            subprocess.run(["ip", "link", "set", "edge0", "mtu", "9000"], check=True)
+            with IPRoute() as route:
+                for name in ("edge1", "edge0"):
+                    route.link("set", index=socket.if_nametoindex(name), mtu=9000)
             for mode in ("native", "generic"):
                 plane = XdpPlane.open(instance, ["edge0"], mode)
                 assert plane.describe()["interfaces"] == {"edge0": mode}

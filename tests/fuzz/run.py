@@ -2,7 +2,8 @@
 
 TARGET is the NAME of tests/fuzz/fuzz_NAME.c; the words ``sources: base/arena.c ...`` in its head
 comment name the files of csrc that it needs. tests/fuzz/corpus/NAME is read, never written: new
-inputs stay in build/fuzz/NAME, a crash in build/fuzz/NAME-*. SECONDS 0 only replays the corpus.
+inputs stay in build/fuzz/NAME, a crash in build/fuzz/NAME-*. SECONDS 0 only replays the corpus, with
+gcc and replay.c; the search needs clang 14 with its runtime (Debian: clang-14 libclang-rt-14-dev).
 """
 
 from __future__ import annotations
@@ -16,10 +17,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 BUILD = ROOT / "build" / "fuzz"
-COMPILE = (
-    "clang-14 -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all"
-    " -Wall -Wextra -Werror -Icsrc -Ibpf"
-).split()
+FLAGS = "-std=gnu11 -g -O1 -fno-sanitize-recover=all -Wall -Wextra -Werror -Icsrc -Ibpf".split()
+SEARCH = ["clang-14", "-fsanitize=fuzzer,address,undefined"]
+REPLAY = ["gcc", "-fsanitize=address,undefined", str(HERE / "replay.c")]
 
 
 def targets() -> list[str]:
@@ -37,40 +37,53 @@ def sources_of(source: Path) -> list[str]:
     return names
 
 
-def build(target: str) -> Path:
+def build(target: str, compiler: list[str]) -> Path:
     """The program of a target, up to date with every source and header of csrc.
 
     Errors: CalledProcessError with the compiler's words on stderr.
     """
     source = HERE / f"fuzz_{target}.c"
-    program = BUILD / f"fuzz_{target}"
+    program = BUILD / f"{'replay' if compiler is REPLAY else 'fuzz'}_{target}"
     BUILD.mkdir(parents=True, exist_ok=True)
-    newest = max(p.stat().st_mtime for p in [source, *(ROOT / "csrc").rglob("*.[ch]")])
+    newest = max(p.stat().st_mtime for p in [source, *HERE.glob("*.c"), *(ROOT / "csrc").rglob("*.[ch]")])
     with (BUILD / f"{target}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not program.exists() or program.stat().st_mtime < newest:
             files = [str(source), *(str(ROOT / "csrc" / name) for name in sources_of(source))]
-            subprocess.run([*COMPILE, *files, "-o", str(program)], cwd=ROOT, check=True)
+            command = [compiler[0], *FLAGS, *compiler[1:], *files, "-o", str(program)]
+            subprocess.run(command, cwd=ROOT, check=True)
     return program
 
 
-def run(target: str, seconds: int, options: list[str]) -> int:
-    """Fuzz for some seconds, or replay the corpus when they are 0; libFuzzer's exit status."""
-    program = build(target)
-    corpus = HERE / "corpus" / target
-    if seconds == 0:
-        command = [str(program), "-runs=0", str(corpus)]
-    else:
-        fresh = BUILD / target
-        fresh.mkdir(exist_ok=True)
-        limit = [f"-max_total_time={seconds}", f"-artifact_prefix={BUILD}/{target}-"]
-        dictionary = HERE / f"{target}.dict"
-        words = [f"-dict={dictionary}"] if dictionary.exists() else []
-        command = [str(program), *limit, *words, *options, str(fresh), str(corpus)]
+def replay(target: str) -> subprocess.CompletedProcess[str]:
+    """Every input of the committed corpus once, under the sanitizers."""
+    corpus = sorted((HERE / "corpus" / target).iterdir())
+    command = [str(build(target, REPLAY)), *map(str, corpus)]
+    return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=300)
+
+
+def search(target: str, seconds: int, options: list[str]) -> int:
+    """Fuzz for some seconds; libFuzzer's exit status."""
+    fresh = BUILD / target
+    program = build(target, SEARCH)
+    fresh.mkdir(exist_ok=True)
+    limit = [f"-max_total_time={seconds}", f"-artifact_prefix={BUILD}/{target}-"]
+    dictionary = HERE / f"{target}.dict"
+    words = [f"-dict={dictionary}"] if dictionary.exists() else []
+    command = [str(program), *limit, *words, *options, str(fresh), str(HERE / "corpus" / target)]
     return subprocess.run(command, cwd=ROOT).returncode
 
 
-if __name__ == "__main__":
-    if len(sys.argv) < 3 or sys.argv[1] not in targets():
+def main(arguments: list[str]) -> int:
+    if len(arguments) < 2 or arguments[0] not in targets():
         sys.exit(f"usage: run.py TARGET SECONDS [options]; targets: {' '.join(targets())}")
-    sys.exit(run(sys.argv[1], int(sys.argv[2]), sys.argv[3:]))
+    target, seconds = arguments[0], int(arguments[1])
+    if seconds:
+        return search(target, seconds, arguments[2:])
+    done = replay(target)
+    print(done.stdout + done.stderr, end="")
+    return done.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
