@@ -132,28 +132,31 @@ static void test_tables_end(void)
     IS(judge(&err), EDGE_ERR_INVALID, "a wrong hash");
 }
 
-static void test_mutants(void)
+static void test_mutants(const struct edge_image *image, const char *what)
 {
     const bool all = getenv("EDGE_LONG") != NULL;
     uint32_t accepted = 0, total = 0;
+    uint8_t *bytes = malloc(image->size);
 
-    OK(good.size <= 16384, "the image has %u bytes", (unsigned)good.size);
-    restore();
-    for (size_t at = 0; at < good.size; at++) {
+    OK(image->size <= 16384, "%s has %u bytes", what, (unsigned)image->size);
+    memcpy(bytes, image->bytes, image->size);
+    for (size_t at = 0; at < image->size; at++) {
         for (uint32_t value = 1; value < 256; value++) {
             if (!all && (at * 31 + value) % 61 != 0 && value != 1 && value != 128)
                 continue;
-            mutant[at] = good.bytes[at] ^ (uint8_t)value;
+            bytes[at] = image->bytes[at] ^ (uint8_t)value;
             total++;
-            if (judge(NULL) == EDGE_OK) {
+            edge_image_seal(bytes, image->size);
+            if (edge_image_check(bytes, image->size, NULL) == EDGE_OK) {
                 accepted++;
-                exercise_image(mutant, good.size);
+                exercise_image(bytes, image->size);
             }
         }
-        mutant[at] = good.bytes[at];
+        bytes[at] = image->bytes[at];
     }
-    OK(accepted > 0 && accepted < total, "%u of %u mutants were accepted, and served", accepted,
-       total);
+    free(bytes);
+    OK(accepted > 0 && accepted < total, "%u of %u mutants of %s were accepted, and served",
+       accepted, total, what);
 }
 
 int main(void)
@@ -164,7 +167,13 @@ int main(void)
     test_header();
     test_entries();
     test_tables_end();
-    test_mutants();
+    test_mutants(&good, "a full image");
+    f.used = 0;
+    fixture_upstream(&f, 7);
+    fixture_endpoints(&f, 7, 2, 9090);
+    struct edge_image patch = fixture_build(&f, EDGE_IMAGE_PATCH, 4, 3);
+    test_mutants(&patch, "an endpoint patch");
+    edge_image_free(&patch);
     free(mutant);
     edge_image_free(&good);
     return tap_done();
