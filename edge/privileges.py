@@ -29,6 +29,7 @@ CAPABILITIES = {
 }
 HOLDER_KEEPS = ("BPF", "NET_ADMIN", "SETUID", "SETGID", "SETPCAP", "KILL", "NET_BIND_SERVICE", "PERFMON")
 CONTROLLER_KEEPS = ("BPF", "NET_ADMIN", "PERFMON")
+COMPILER_KEEPS = ("BPF",)
 
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAPBSET_READ = 23
@@ -65,8 +66,21 @@ def keep_capabilities(names: Iterable[str]) -> None:
             continue  # unknown to this kernel, or gone already
         if libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0) != 0:
             raise HolderError(f"cannot drop capability {number}: {os.strerror(ctypes.get_errno())}")
-    held = _held()
-    mask &= held
+    _set_capabilities(libc, mask)
+
+
+def only_capabilities(names: Iterable[str]) -> None:
+    """Drop every capability but these from this process, which starts no other; does nothing without root.
+
+    Unlike keep_capabilities it leaves the bounding set, and so needs no capability itself.
+    Errors: HolderError when the kernel refuses.
+    """
+    if os.geteuid() == 0:
+        _set_capabilities(_libc(), sum(1 << CAPABILITIES[name] for name in names))
+
+
+def _set_capabilities(libc: ctypes.CDLL, mask: int) -> None:
+    mask &= _held()
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     low, high = mask & 0xFFFFFFFF, mask >> 32
     sets = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)  # effective, permitted, inheritable; twice

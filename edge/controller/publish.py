@@ -26,6 +26,7 @@ PATCHES_MAX = 64
 PATCH_SHARE_MAX = 4  # patches together stay below a quarter of the image
 
 Vip = tuple[Address, int, int]  # address, port, protocol number
+Policed = tuple[tuple[Policy, ...], tuple[Vip, ...], frozenset[Address]]
 
 
 class Plane(Protocol):
@@ -58,9 +59,10 @@ class Publisher:
         self._link = link
         self._tables = tables
         self.vips: tuple[Vip, ...] = ()
+        self.local: frozenset[Address] = frozenset()
         self.plane: Plane | None = None
         self.running: Snapshot | None = None
-        self._policed: tuple[tuple[Policy, ...], tuple[Vip, ...]] | None = None
+        self._policed: Policed | None = None
         self._full_bytes = 0
         self._patches = 0
         self._patch_bytes = 0
@@ -76,7 +78,7 @@ class Publisher:
         descriptors = [sealed_memfd("edge-image", image)]
         if kind == FULL:
             descriptors.append(sealed_memfd("edge-secrets", secrets(snapshot)))
-        wanted = (snapshot.policies, self.vips)
+        wanted = (snapshot.policies, self.vips, self.local)
         policed = wanted != self._policed and self.plane is not None
         try:
             prepared = self._link.prepare(snapshot.version, kind, tuple(descriptors), PATIENCE_S)
@@ -109,6 +111,20 @@ class Publisher:
             await asyncio.to_thread(self.plane.retire)
         self._note(snapshot, kind, len(image))
         return PublishResult(snapshot.version, name, len(image))
+
+    async def police(self, snapshot: Snapshot) -> bool:
+        """Publish to XDP alone: the data plane has nothing that would change. Shape: False if XDP neither.
+
+        Errors: XdpError; the running version stays.
+        """
+        wanted = (snapshot.policies, self.vips, self.local)
+        if self.plane is None or wanted == self._policed:
+            return False
+        await asyncio.to_thread(self.plane.prepare, snapshot.version, self.vips, snapshot.policies)
+        await asyncio.to_thread(self.plane.commit)
+        self._policed = wanted
+        await asyncio.to_thread(self.plane.retire)
+        return True
 
     def _encode(self, snapshot: Snapshot, change: Change) -> tuple[int, bytes]:
         if self.running is not None and change.kind is ChangeKind.ENDPOINTS and self._patches < PATCHES_MAX:

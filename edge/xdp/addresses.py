@@ -1,7 +1,7 @@
 """The node's own addresses, read and followed through netlink (pyroute2).
 
-Called by the controller (in a thread) to turn a listener on 0.0.0.0 or :: into VIPs, and by plane for
-scope: node. Reads only; in the network namespace of the calling thread.
+Called by edge/controller/vips.py (reads in a thread) to turn a listener on 0.0.0.0 or :: into VIPs, and by
+plane for scope: node. Reads only; in the network namespace of the calling thread.
 """
 
 from __future__ import annotations
@@ -35,15 +35,6 @@ def local_addresses(interfaces: Iterable[str] = ()) -> frozenset[Address]:
     except OSError as error:
         raise XdpError(f"cannot read the node's addresses: {error}") from error
     return frozenset(address for address in found if not address.is_loopback)
-
-
-def expand(address: Address, local: Iterable[Address]) -> list[Address]:
-    """A listener's address as the addresses that reach it; ``::`` takes IPv4 too."""
-    if not address.is_unspecified:
-        return [address]
-    return sorted(
-        (one for one in local if address.version == 6 or one.version == 4), key=lambda one: (one.version, one)
-    )
 
 
 class AddressWatch:

@@ -2,8 +2,8 @@
 
 Parent half, called by plane, tests and the packet generator: `edge_object()`, `compile_program()`.
 Child half: `python -m edge.xdp.compiler`, one request on standard input, one answer on standard
-output. Only the child maps LLVM, and it exits. Where bcc is missing or fails, the object that ships
-with the package (edge/xdp/stored) is used: it needs no bcc, no clang, no headers.
+output. Only the child maps LLVM, it has CAP_BPF at most, and it exits. Where bcc is missing or fails,
+the object that ships with the package (edge/xdp/stored) is used: it needs no bcc, no clang, no headers.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edge import privileges
 from edge.errors import XdpError
 from edge.xdp.object import BpfObject
 
@@ -80,8 +82,17 @@ def stored_object() -> BpfObject:
         raise XdpError(f"the stored packet program cannot be read: {error}") from error
 
 
-def edge_object(cache: Path | None = None) -> tuple[BpfObject, str]:
-    """The packet program, and where it came from: "cached", "compiled" or "stored".
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The packet program. ``origin``: "cached", "compiled" or "stored"; ``why``: in words."""
+
+    object: BpfObject
+    origin: str
+    why: str
+
+
+def edge_object(cache: Path | None = None) -> Found:
+    """Find the packet program of these sources: in the cache, by compiling, or in the package.
 
     Errors: XdpError when bcc fails and no stored object was made from these sources.
     """
@@ -91,23 +102,33 @@ def edge_object(cache: Path | None = None) -> tuple[BpfObject, str]:
         try:
             cached = BpfObject.from_dict(json.loads(path.read_text()))
         except (OSError, ValueError, XdpError):
-            path.unlink(missing_ok=True)
+            pass
         else:
             if cached.source == wanted:
-                return cached, "cached"
+                return Found(cached, "cached", f"compiled by an earlier start, in {path}")
     try:
         compiled = compile_edge()
     except XdpError as failure:
         stored = stored_object()
         if stored.source != wanted:
             raise XdpError(f"{failure}; the stored object is of other sources", failure.log) from failure
-        return stored, "stored"
-    if path is not None:
+        return Found(stored, "stored", str(failure))
+    return Found(compiled, "compiled", _keep(compiled, path) if path is not None else "no cache is used")
+
+
+def _keep(compiled: BpfObject, path: Path) -> str:
+    """Put an object into the cache in the place of all others. Shape: what became of that, in words."""
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_suffix(".new")
         new.write_text(json.dumps(compiled.to_dict()))
         new.replace(path)
-    return compiled, "compiled"
+        for other in path.parent.glob("xdp_edge-*.json"):
+            if other != path:
+                other.unlink()
+    except OSError as error:
+        return f"nothing was cached, and nothing can be: {error.strerror}"
+    return f"nothing was cached; now in {path}"
 
 
 def store() -> None:
@@ -120,6 +141,7 @@ def _answer() -> None:
     from edge.xdp.loader import compile_text
 
     request = json.load(sys.stdin)
+    privileges.only_capabilities(privileges.COMPILER_KEEPS)
     # bcc and clang write on both descriptors: the answer goes out on a copy of the first.
     answer_fd = os.dup(1)
     os.dup2(2, 1)

@@ -53,10 +53,34 @@ def attach(program: int, interface: str, mode: str, pins: Path) -> str:
     raise XdpError(f"cannot attach to {interface} in mode {mode}: {refusal.strerror}") from refusal
 
 
+def _programs(pin: Path) -> tuple[Path, Path]:
+    """Two places for the program of a pinned link: the one that runs, and the one that is to run.
+
+    The program is pinned because to replace it "if it is still ours" takes a descriptor of it, and
+    opening it by id takes CAP_SYS_ADMIN. Two places, so that a crash at any point leaves the right one.
+    """
+    folder = pin.parent.parent.parent / "programs" / pin.parent.name
+    return folder / f"{pin.name}%a", folder / f"{pin.name}%b"
+
+
+def _pin_program(program: int, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    place.unlink(missing_ok=True)
+    syscalls.pin(program, str(place))
+
+
+def _forget(pin: Path) -> None:
+    """Remove the pins of a link and of its programs."""
+    pin.unlink()
+    for place in _programs(pin):
+        place.unlink(missing_ok=True)
+
+
 def _create(program: int, index: int, mode: str, pin: Path) -> None:
     link = syscalls.link_create(program, index, MODES[mode])
     try:
         pin.parent.mkdir(parents=True, exist_ok=True)
+        _pin_program(program, _programs(pin)[0])
         syscalls.pin(link, str(pin))
     finally:
         os.close(link)
@@ -68,38 +92,52 @@ def _update(pin: Path, program: int, index: int, interface: str, keep: bool) -> 
     try:
         old_id, old_index = syscalls.link_info(link)
         if not keep or old_index != index:
-            pin.unlink()
             if old_index:
                 syscalls.link_detach(link)
+            _forget(pin)
             return False
-        old: int | None
+        place, old = _running(pin, old_id, interface)
         try:
-            old = syscalls.program_by_id(old_id)
-        except PermissionError:
-            old = None  # takes CAP_SYS_ADMIN, which the controller drops; the instance's lock guards
-        try:
+            first, second = _programs(pin)
+            _pin_program(program, second if place == first else first)
             syscalls.link_update(link, program, old)
         except PermissionError as error:
-            raise XdpError(
-                f"interface {interface}: another process replaced the program meanwhile"
-            ) from error
+            raise _replaced(interface) from error
         finally:
-            if old is not None:
-                os.close(old)
+            os.close(old)
+        place.unlink()
         return True
     finally:
         os.close(link)
 
 
+def _running(pin: Path, number: int, interface: str) -> tuple[Path, int]:
+    """Shape: where the program that runs is pinned, and a descriptor of it."""
+    for place in _programs(pin):
+        if not place.exists():
+            continue
+        fd = syscalls.open_pin(str(place))
+        if syscalls.program_info(fd).id == number:
+            return place, fd
+        os.close(fd)
+    raise _replaced(interface)
+
+
+def _replaced(interface: str) -> XdpError:
+    return XdpError(
+        f"interface {interface}: somebody else replaced the program of our link; `edge detach` removes both"
+    )
+
+
 def detach(pin: Path) -> None:
-    """Detach the pinned link and remove the pin."""
+    """Detach the pinned link and remove the pin, and that of its program."""
     link = syscalls.open_pin(str(pin))
     try:
         if syscalls.link_info(link)[1]:
             syscalls.link_detach(link)
     finally:
         os.close(link)
-    pin.unlink()
+    _forget(pin)
 
 
 def attached(pins: Path, interface: str) -> tuple[str, int] | None:

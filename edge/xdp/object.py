@@ -1,12 +1,17 @@
 """The one loader of packet programs: an object, fresh or stored, becomes maps, pins and a program.
 
 Called by plane, tests and the packet generator. Makes maps that are named and typed, reopens pins
-only if their shape and types are the object's, and refuses an object whose structs differ from
+only if their shapes and layouts are the object's, and refuses an object whose structs differ from
 cffi's layout of the same header. Never compiles, never attaches.
+
+The layouts of pinned maps are known by a digest in a frozen map of one element that is pinned beside
+them: their BTF could only be opened by id, which takes CAP_SYS_ADMIN, and no process of ours has it.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import struct
 from dataclasses import asdict, dataclass
@@ -19,6 +24,10 @@ from edge.xdp.btf import Btf
 from edge.xdp.syscalls import MapShape
 
 ABI = 1
+# Beside the pins of the maps, and the last of them to be made: where it stands, all stand.
+LAYOUT_PIN = "edge_layout"
+_LAYOUT_SHAPE = MapShape(type=2, key_bytes=4, value_bytes=32, entries=1, flags=0)
+_FIRST = bytes(4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +177,7 @@ def _open_maps(found: BpfObject, pins: Path | None) -> tuple[dict[str, int], boo
         opened = _reopen(found, pins)
         if opened is not None:
             return opened, False
-        for name in found.maps:
+        for name in (LAYOUT_PIN, *found.maps):
             (pins / name).unlink(missing_ok=True)
         pins.mkdir(parents=True, exist_ok=True, mode=0o700)
     maps: dict[str, int] = {}
@@ -180,6 +189,8 @@ def _open_maps(found: BpfObject, pins: Path | None) -> tuple[dict[str, int], boo
             )
             if pins is not None:
                 syscalls.pin(maps[name], str(pins / name))
+        if pins is not None:
+            _keep_digest(layout_digest(found), pins)
     except OSError:
         for fd in maps.values():
             os.close(fd)
@@ -189,31 +200,62 @@ def _open_maps(found: BpfObject, pins: Path | None) -> tuple[dict[str, int], boo
     return maps, True
 
 
+def layout_digest(found: BpfObject) -> bytes:
+    """Digest of all that two processes must share to share maps: names, shapes, structs and fields."""
+    btf = Btf(found.btf)
+    text = {
+        name: [asdict(spec.shape), _spelled(btf, spec.key_type), _spelled(btf, spec.value_type)]
+        for name, spec in found.maps.items()
+    }
+    return hashlib.sha256(json.dumps(text, sort_keys=True).encode()).digest()
+
+
+def _spelled(btf: Btf, number: int) -> list[Any]:
+    """A type without its number: name, size, and the members or the element with theirs."""
+    bare = btf.bare(number)
+    members = [[name, at, _spelled(btf, kind)] for name, kind, at in bare.members]
+    if bare.array[1]:
+        members = [["", 0, _spelled(btf, bare.array[0])]]
+    return [btf.struct_name(number), btf.size(number), members]
+
+
+def _keep_digest(digest: bytes, pins: Path) -> None:
+    fd = syscalls.map_create(_LAYOUT_SHAPE, LAYOUT_PIN)
+    try:
+        syscalls.map_update(fd, _FIRST, digest)
+        syscalls.map_freeze(fd)
+        syscalls.pin(fd, str(pins / LAYOUT_PIN))
+    finally:
+        os.close(fd)
+
+
+def _kept_digest(pins: Path) -> bytes:
+    """Shape: b"" where none is kept."""
+    try:
+        fd = syscalls.open_pin(str(pins / LAYOUT_PIN))
+    except FileNotFoundError:
+        return b""
+    try:
+        if syscalls.map_info(fd).shape != _LAYOUT_SHAPE:
+            return b""
+        return syscalls.map_lookup(fd, _FIRST, _LAYOUT_SHAPE.value_bytes)
+    finally:
+        os.close(fd)
+
+
 def _reopen(found: BpfObject, pins: Path) -> dict[str, int] | None:
+    if _kept_digest(pins) != layout_digest(found):
+        return None
     maps: dict[str, int] = {}
-    wanted = Btf(found.btf)
     try:
         for name, spec in found.maps.items():
             maps[name] = syscalls.open_pin(str(pins / name))
-            if not _same(syscalls.map_info(maps[name]), spec, wanted):
+            if syscalls.map_info(maps[name]).shape != spec.shape:
                 break
         else:
             return maps
-    except (FileNotFoundError, ValueError):
+    except FileNotFoundError:
         pass
     for fd in maps.values():
         os.close(fd)
     return None
-
-
-def _same(have: syscalls.MapInfo, spec: MapSpec, wanted: Btf) -> bool:
-    if have.shape != spec.shape or not have.btf_id:
-        return False
-    try:
-        theirs = Btf(syscalls.btf_bytes(have.btf_id))
-    except PermissionError:
-        # Reading BTF by id takes CAP_SYS_ADMIN, which the controller drops: then the same sizes and
-        # the same type numbers of the same compiler have to do.
-        return (have.key_type, have.value_type) == (spec.key_type, spec.value_type)
-    pairs = ((have.key_type, spec.key_type), (have.value_type, spec.value_type))
-    return all(theirs.layout(a) == wanted.layout(b) and theirs.size(a) == wanted.size(b) for a, b in pairs)

@@ -22,7 +22,7 @@ from edge.model.types import Address, Policy
 from edge.native import enum_names, lib
 from edge.xdp import link, syscalls
 from edge.xdp.addresses import local_addresses
-from edge.xdp.compiler import edge_object
+from edge.xdp.compiler import Found, edge_object
 from edge.xdp.object import Loaded, compare_layouts, load
 from edge.xdp.rules import Plan, Vip, make_plan, normal_vips
 
@@ -34,18 +34,18 @@ _KEYED = {"vips": (20, 19), "sources": (20, 18), "short": (24, 4)}
 
 
 def pins_of(instance: str) -> Path:
-    """The folder of an instance: `maps` and `links` stand in it."""
+    """The folder of an instance: `maps`, `links` and `programs` stand in it."""
     return BPFFS / "edge" / link.pin_name(instance)
 
 
 class XdpPlane:
     """One instance's packet program: its maps, its links, its two generations."""
 
-    def __init__(self, instance: str, modes: dict[str, str], loaded: Loaded, origin: str) -> None:
+    def __init__(self, instance: str, modes: dict[str, str], loaded: Loaded, found: Found) -> None:
         self.instance = instance
         self._modes = modes
         self._loaded = loaded
-        self._origin = origin
+        self._found = found
         self._pending: list[tuple[str, str]] = []
         self._control_map = mmap.mmap(loaded.maps["edge_control"], mmap.PAGESIZE)
         self._word = ctypes.c_uint64.from_buffer(self._control_map)
@@ -75,15 +75,15 @@ class XdpPlane:
         if mode not in ("auto", "native", "generic"):
             raise XdpError(f"XDP mode {mode!r} is none of auto, native, generic")
         syscalls.mount_bpffs(str(BPFFS))
-        found, origin = edge_object(cache)
-        compare_layouts(found)
+        found = edge_object(cache)
+        compare_layouts(found.object)
         folder = pins_of(instance)
         try:
             (folder / "links").mkdir(parents=True, exist_ok=True, mode=0o700)
-            loaded = load(found, folder / "maps", flags=syscalls.PROGRAM_FRAGS)
+            loaded = load(found.object, folder / "maps", flags=syscalls.PROGRAM_FRAGS)
         except OSError as error:
             raise XdpError(f"cannot use {folder}: {error.strerror}") from error
-        plane = cls(instance, {}, loaded, origin)
+        plane = cls(instance, {}, loaded, found)
         try:
             for interface in interfaces:
                 if loaded.fresh and link.attached(folder / "links", interface):
@@ -175,6 +175,15 @@ class XdpPlane:
         """The mappable page of struct edge_heartbeat; ours, so duplicate it to keep it."""
         return self._loaded.maps.get("edge_heartbeat")
 
+    def summary(self) -> str:
+        """One line for an operator: which object runs and why, and where."""
+        where = ", ".join(f"{interface} ({mode})" for interface, mode in self._modes.items())
+        maps = "new" if self._loaded.fresh else "reopened"
+        return (
+            f"xdp: {self._found.origin} object ({self._found.why}), {maps} maps, "
+            f"on {where or 'the interfaces at the first commit'}"
+        )
+
     def describe(self) -> dict[str, Any]:
         """What /xdp shows."""
         info = syscalls.program_info(self._loaded.program)
@@ -185,8 +194,10 @@ class XdpPlane:
                 "id": info.id,
                 "tag": info.tag,
                 "jited_bytes": info.jited_bytes,
-                "from": self._origin,
+                "object": self._found.origin,
+                "why": self._found.why,
             },
+            "maps": "new" if self._loaded.fresh else "reopened",
             "committed": self.committed,
             "generation": self._generation,
             "vips": len(self._plans[self._generation].vips),
@@ -276,7 +287,8 @@ def detach(instance: str) -> list[str]:
         for pin in sorted((folder / "links").glob("*/*")):
             link.detach(pin)
             removed.append(str(pin.relative_to(folder)))
-        for pin in sorted((folder / "maps").glob("*")):
+        # A crash between a program's pin and its link's leaves the former alone.
+        for pin in sorted((*(folder / "maps").glob("*"), *(folder / "programs").glob("*/*"))):
             pin.unlink()
             removed.append(str(pin.relative_to(folder)))
         for path in sorted(folder.rglob("*"), reverse=True):

@@ -22,7 +22,7 @@ _BPF = 280 if _ARM else 321
 _MEMBARRIER = 283 if _ARM else 324
 
 MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY, PROG_LOAD, OBJ_PIN, OBJ_GET = range(8)
-TEST_RUN, PROG_FD_BY_ID, INFO_BY_FD, BTF_LOAD, BTF_FD_BY_ID = 10, 13, 15, 18, 19
+TEST_RUN, INFO_BY_FD, BTF_LOAD, MAP_FREEZE = 10, 15, 18, 22
 LOOKUP_BATCH, UPDATE_BATCH, DELETE_BATCH, LINK_CREATE, LINK_UPDATE, LINK_DETACH = 24, 26, 27, 28, 29, 34
 
 TYPE_XDP = 6
@@ -104,6 +104,11 @@ def map_lookup(fd: int, key: bytes, value_bytes: int) -> bytes:
 def map_delete(fd: int, key: bytes) -> None:
     """Remove one element."""
     _element(MAP_DELETE, fd, key, None)
+
+
+def map_freeze(fd: int) -> None:
+    """Allow no more writes through system calls, to nobody."""
+    bpf(MAP_FREEZE, struct.pack("<I", fd))
 
 
 def map_keys(fd: int, key_bytes: int) -> list[bytes]:
@@ -230,20 +235,23 @@ def link_info(fd: int) -> tuple[int, int]:
 
 
 def btf_bytes(btf_id: int) -> bytes:
-    """Read the blob of a loaded BTF object."""
-    fd = bpf(BTF_FD_BY_ID, struct.pack("<III", btf_id, 0, 0))[0]
-    try:
-        size = struct.unpack_from("<I", _info(fd, 32), 8)[0]
-        data = ctypes.create_string_buffer(size)
-        _info(fd, 32, struct.pack("<QI", ctypes.addressof(data), size))
-        return data.raw
-    finally:
-        os.close(fd)
+    """Read the blob of a BTF object that a descriptor of this process holds.
 
-
-def program_by_id(number: int) -> int:
-    """Open a loaded program."""
-    return bpf(PROG_FD_BY_ID, struct.pack("<III", number, 0, 0))[0]
+    By descriptor, because a lookup by id takes CAP_SYS_ADMIN.
+    Errors: FileNotFoundError when no descriptor holds it.
+    """
+    for text in os.listdir("/proc/self/fd"):
+        try:
+            if os.readlink(f"/proc/self/fd/{text}") != "anon_inode:btf":
+                continue
+            _, size, number = struct.unpack_from("<QII", _info(int(text), 32))
+        except FileNotFoundError:
+            continue  # the descriptor that listed the folder
+        if number == btf_id:
+            data = ctypes.create_string_buffer(size)
+            _info(int(text), 32, struct.pack("<QI", ctypes.addressof(data), size))
+            return data.raw
+    raise FileNotFoundError(f"no descriptor holds BTF {btf_id}")
 
 
 def pin(fd: int, path: str) -> None:
@@ -263,12 +271,12 @@ def link_create(program: int, interface: int, flags: int) -> int:
     return bpf(LINK_CREATE, struct.pack("<IIII", program, interface, ATTACH_XDP, flags), 64)[0]
 
 
-def link_update(link: int, program: int, old: int | None) -> None:
-    """Replace the program in place, if it is still ``old`` (None: whatever it is); no packet passes unseen.
+def link_update(link: int, program: int, old: int) -> None:
+    """Replace the program in place, if it is still ``old``; no packet passes unseen.
 
     Errors: OSError with EPERM where somebody else replaced it.
     """
-    bpf(LINK_UPDATE, struct.pack("<IIII", link, program, LINK_REPLACE if old else 0, old or 0))
+    bpf(LINK_UPDATE, struct.pack("<IIII", link, program, LINK_REPLACE, old))
 
 
 def link_detach(link: int) -> None:
