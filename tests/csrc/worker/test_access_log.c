@@ -3,6 +3,8 @@
  * links: http/h1_write.c base/error.c proxy/synth.c */
 #include "worker/access_log.c"
 
+#include <sys/mman.h>
+
 #include "tap.h"
 
 struct loop {
@@ -11,6 +13,22 @@ struct loop {
 uint64_t loop_now_ns(const struct loop *loop)
 {
     return loop->now_ns;
+}
+
+static void test_rings_are_resident_from_the_start(void)
+{
+    static unsigned char pages[ACCESS_LOG_RING_BYTES / 4096];
+    struct access_log log = {.wake_fd = -1};
+    struct edge_error err;
+    unsigned present = 0;
+
+    IS(access_log_init(&log, 1, -1, EDGE_LOG_TEXT, &err), EDGE_OK, "rings made");
+    uintptr_t first = ((uintptr_t)log.rings[0].bytes + 4095) & ~(uintptr_t)4095;
+    IS(mincore((void *)first, ACCESS_LOG_RING_BYTES - 4096, pages), 0, "mincore");
+    for (size_t i = 0; i < sizeof pages - 1; i++)
+        present += pages[i] & 1;
+    IS(present, sizeof pages - 1, "pages of the ring that are there before the first line");
+    access_log_release(&log);
 }
 
 int main(void)
@@ -25,6 +43,7 @@ int main(void)
     struct access_log log = {.wake_fd = -1};
     char line[ACCESS_LOG_LINE_MAX];
 
+    test_rings_are_resident_from_the_start();
     proxy.loop = &loop;
     proxy.lane = &lane;
     exchange.client = &client;
