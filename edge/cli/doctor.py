@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge import privileges
-from edge.errors import EdgeError, XdpError
+from edge.errors import EdgeError
 from edge.options import Options
 
 # linux/io_uring.h, linux/seccomp.h and the system calls' numbers on x86-64 and arm64, which agree here.
@@ -152,53 +152,84 @@ def _bpffs() -> Finding:
 
 
 def _bpf_map() -> Finding:
-    from edge.xdp import syscalls
-
-    try:
-        os.close(syscalls.map_create(syscalls.MapShape(2, 4, 8, 1, 0), "edge_doctor"))
-    except (OSError, XdpError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        return Finding("bpf", False, f"BPF maps are refused: {reason}")
+    done = _child(_AS_CONTROLLER + _MAP_CHILD)
+    if done.returncode != 0:
+        return Finding("bpf", False, f"BPF maps are refused: {_last_line(done.stderr)}")
     return Finding("bpf", True, "maps can be made")
 
 
 def _bcc() -> Finding:
-    done = _child("import bcc")
-    if done.returncode == 0:
-        return Finding("packet program", True, "bcc can compile it")
-    from edge.xdp.compiler import STORED
-
-    if STORED.exists():
-        return Finding("packet program", True, "no bcc here: the object in the package is used")
-    return Finding("packet program", False, f"neither bcc nor a stored object: {_last_line(done.stderr)}")
+    done = _child(_AS_CONTROLLER + _COMPILE_CHILD)
+    text = _last_line(done.stdout if done.returncode == 0 else done.stderr)
+    return Finding("packet program", done.returncode == 0, text)
 
 
 def _xdp_native() -> Finding:
-    """Attach to one end of a veth pair in a namespace of its own: a child enters it and takes it along."""
+    """Attach to one end of a veth pair and start again over it, as a controller does.
+
+    In a child with namespaces of its own, for network and mounts, which take all that it made along.
+    """
     if os.geteuid() != 0:
         return Finding("native XDP", False, "it needs root, or CAP_BPF and CAP_NET_ADMIN")
-    done = _child(_XDP_CHILD)
+    done = _child(_NAMESPACE + _AS_CONTROLLER + _XDP_CHILD)
     if done.returncode == 0:
-        return Finding("native XDP", True, "the packet program attaches to a veth")
+        return Finding("native XDP", True, "the packet program attaches to a veth, and is updated in place")
     return Finding("native XDP", False, _last_line(done.stderr))
 
 
-_XDP_CHILD = """
+# What works for root may not for the controller: every probe of BPF drops what the controller drops.
+_AS_CONTROLLER = """
+import os, sys
+from edge import privileges
+from edge.errors import EdgeError
+try:
+    privileges.keep_capabilities(privileges.CONTROLLER_KEEPS)
+except EdgeError as error:
+    sys.exit(str(error))
+"""
+
+_MAP_CHILD = """
+from edge.xdp import syscalls
+try:
+    syscalls.map_create(syscalls.MapShape(2, 4, 8, 1, 0), "edge_doctor")
+except OSError as error:
+    sys.exit(error.strerror)
+"""
+
+_COMPILE_CHILD = """
+from edge.xdp.compiler import edge_object
+try:
+    found = edge_object()
+except EdgeError as error:
+    sys.exit(str(error))
+if found.origin == "compiled":
+    print("bcc compiles it")
+else:
+    print(f"the object in the package is used: {found.why}")
+"""
+
+_NAMESPACE = """
 import ctypes, os, sys
 from pyroute2 import IPRoute
-from edge.errors import EdgeError
 libc = ctypes.CDLL(None, use_errno=True)
-if libc.unshare(0x40000000) != 0:
-    sys.exit("a network namespace cannot be made")
+NEW_NETWORK, NEW_MOUNTS, PRIVATE = 0x40000000, 0x20000, 1 << 18 | 1 << 14
+if libc.unshare(NEW_NETWORK | NEW_MOUNTS) != 0:
+    sys.exit("namespaces cannot be made, so this cannot be tried")
+libc.mount(b"none", b"/", None, PRIVATE, None)
+if libc.mount(b"bpf", b"/sys/fs/bpf", b"bpf", 0, None) != 0:
+    sys.exit("no BPF file system can be mounted")
 with IPRoute() as ip:
     ip.link("add", ifname="doctor0", kind="veth", peer={"ifname": "doctor1"})
+"""
+
+_XDP_CHILD = """
 from edge.xdp.plane import XdpPlane, detach
-name = f"doctor-{os.getpid()}"
 try:
     try:
-        XdpPlane.open(name, ["doctor0"], "native").close()
+        for _ in range(2):
+            XdpPlane.open("doctor", ["doctor0"], "native").close()
     finally:
-        detach(name)
+        detach("doctor")
 except EdgeError as error:
     sys.exit(str(error))
 """
