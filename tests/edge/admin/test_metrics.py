@@ -1,0 +1,94 @@
+"""The metrics page: one family once, labels escaped, counters of objects and not of slots."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from edge.admin.metrics import Page, render, sample
+from edge.controller.view import View
+from edge.dataplane.link import DataPlaneState
+from edge.dataplane.stats import Statistics, ensure_formatted
+from edge.model.diagnostics import Diagnostic, ObjectRef, Severity
+from tests.edge.dataplane.test_stats import LANES, Writer
+
+
+class Plane:
+    """What the page asks of XDP."""
+
+    def statistics(self) -> Mapping[str, tuple[int, int]]:
+        return {"offered": (12, 900), "pass_vip": (10, 800), "drop_denied": (2, 100)}
+
+    def describe(self) -> Mapping[str, Any]:
+        return {}
+
+
+@pytest.fixture
+def view() -> Iterator[View]:
+    memory = os.memfd_create("stats")
+    ensure_formatted(memory, LANES)
+    writer = Writer(memory)
+    lane = writer.lane(1)
+    lane.requests, lane.in_flight = 9, 2
+    lane.outcomes[0], lane.outcomes[1] = 4, 3
+    lane.latency[0], lane.latency[5] = 3, 4
+    yield View(DataPlaneState(up=True, committed=3, serving=3), Statistics(memory))
+    os.close(memory)
+
+
+def samples(page: str) -> dict[str, float]:
+    lines = [line.rpartition(" ") for line in page.splitlines() if not line.startswith("#")]
+    found = {name: float(value) for name, _, value in lines}
+    assert len(found) == len(lines), "a sample stands there twice"
+    return found
+
+
+def test_label_values_are_escaped() -> None:
+    assert sample("a", {"b": 'c"d\\e\nf'}, 1) == 'a{b="c\\"d\\\\e\\nf"} 1'
+    assert sample("a", {}, 2) == "a 2"
+
+
+def test_a_family_has_help_and_type_before_its_samples() -> None:
+    page = Page()
+    page.family("a_total", "counter", "Words.", [({}, 1)])
+    assert page.text() == "# HELP a_total Words.\n# TYPE a_total counter\na_total 1\n"
+
+
+def test_the_books_balance(view: View) -> None:
+    found = samples(render(view))
+    outcomes = [value for name, value in found.items() if name.startswith("edge_request_outcomes_total")]
+    assert found["edge_requests_total"] == 9
+    assert sum(outcomes) + found["edge_requests_in_flight"] == 9
+
+
+def test_the_histogram_only_grows_and_ends_with_its_count(view: View) -> None:
+    found = samples(render(view))
+    name = "edge_request_duration_seconds"
+    buckets = [value for key, value in found.items() if key.startswith(f"{name}_bucket")]
+    assert buckets == sorted(buckets)
+    assert buckets[-1] == found[f'{name}_bucket{{le="+Inf"}}'] == found[f"{name}_count"] == 7
+    assert found[f'{name}_bucket{{le="2e-06"}}'] == 3
+
+
+def test_every_family_is_declared_once_and_named_well(view: View) -> None:
+    view.plane = Plane()
+    view.diagnostics = (Diagnostic(ObjectRef("Ingress", "n", "a"), "f", "R", "m", Severity.WARNING),)
+    page = render(view)
+    types = re.findall(r"^# TYPE (\S+) (\S+)$", page, re.M)
+    assert len(types) == len({name for name, _ in types})
+    declared = {name for name, _ in types}
+    for key in samples(page):
+        name = key.partition("{")[0]
+        assert {name, re.sub(r"_(bucket|count|sum)$", "", name)} & declared, key
+    for name, kind in types:
+        assert name.startswith("edge_") and (kind != "counter" or name.endswith("_total")), name
+
+
+def test_packets_by_reason(view: View) -> None:
+    view.plane = Plane()
+    values = [value for name, value in samples(render(view)).items() if "drop_denied" in name]
+    assert 2 in values
