@@ -148,6 +148,12 @@ static void pull(struct tls_session *session)
     loop_recv(&session->transport->socket);
 }
 
+static void tell(struct tls_session *session, int result)
+{
+    if (session->transport->on->secured)
+        session->transport->on->secured(session->transport, result);
+}
+
 /* What a failed OpenSSL call means: true when it only needs more ciphertext. */
 static bool wants_more(struct tls_session *session, int rc)
 {
@@ -158,8 +164,10 @@ static bool wants_more(struct tls_session *session, int rc)
         return true;
     if (reason == SSL_ERROR_ZERO_RETURN)
         session->state |= PEER_ENDED;
-    else if (!session->error)
+    else if (!session->error) {
         session->error = SSL_is_init_finished(session->ssl) ? -ECONNRESET : -EPROTO;
+        tell(session, session->error);
+    }
     return false;
 }
 
@@ -171,7 +179,9 @@ static void run_handshake(struct tls_session *session)
         return;
     ERR_clear_error();
     rc = SSL_do_handshake(session->ssl);
-    if (rc != 1 && wants_more(session, rc))
+    if (rc == 1)
+        tell(session, 0);
+    else if (wants_more(session, rc))
         pull(session);
     push(session); /* our flight, or the alert */
 }
@@ -297,6 +307,8 @@ static void received(struct loop_socket *socket, uint8_t *data, int length)
         session->error = !SSL_is_init_finished(session->ssl) ? -EPROTO
                          : length == 0                       ? -ECONNRESET
                                                              : length;
+        if (session->error == -EPROTO)
+            tell(session, session->error);
     }
     run_handshake(session);
     run_recv(session);

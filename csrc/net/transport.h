@@ -15,6 +15,9 @@ struct transport_handlers {
     void (*sent)(struct transport *transport, int result);
     void (*connected)(struct transport *transport, int result); /* client side only */
     void (*closed)(struct transport *transport);
+    /* TLS only, for counting, may be 0: 0: the handshake is done; < 0: it, or a record after it,
+     * failed (told once). Nothing may be asked of the transport in here. */
+    void (*secured)(struct transport *transport, int result);
 };
 
 struct transport_ops {

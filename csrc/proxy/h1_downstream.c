@@ -370,6 +370,15 @@ static void sent(struct transport *transport, int result)
         exchange_response_credit(&down->exchange);
 }
 
+static void secured(struct transport *transport, int result)
+{
+    struct edge_lane *lane = of(transport)->proxy->lane;
+    if (result == 0)
+        COUNT(lane->tls_handshakes, 1);
+    else
+        COUNT(lane->tls_errors, 1);
+}
+
 static void passed(struct deadline *deadline)
 {
     struct h1_downstream *down = LIST_OWNER(deadline, struct h1_downstream, deadline);
@@ -528,7 +537,7 @@ static const struct exchange_downstream_ops OPS = {.interim = send_interim,
                                                    .rewind = rewind_body};
 
 static const struct transport_handlers HANDLERS = {
-    .received = received, .sent = sent, .closed = closed};
+    .received = received, .sent = sent, .closed = closed, .secured = secured};
 
 /* ---- connections
  * --------------------------------------------------------------------------------- */

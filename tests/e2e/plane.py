@@ -39,6 +39,9 @@ from edge.snapshot.types import PlacedListener, PlacedRoute, PlacedUpstream, Slo
 from tests.e2e import sanitized
 
 DEADLINE_S = 10.0
+COUNTERS = (
+    "requests", "in_flight", "connections_open", "tls_handshakes", "tls_errors", "log_lines", "log_dropped"
+)  # fmt: skip
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -410,7 +413,7 @@ class Plane:
         names = {name: number for number, name in ffi.typeof("enum edge_outcome").elements.items()}
         sums: dict[str, int] = {}
         for i in range(self.lanes):
-            for key in ("requests", "in_flight", "connections_open", "log_lines", "log_dropped"):
+            for key in COUNTERS:
                 sums[key] = sums.get(key, 0) + int(getattr(lanes[i], key))
             for name, number in names.items():
                 if name != "EDGE_OUTCOME_COUNT":

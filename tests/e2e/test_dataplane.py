@@ -474,3 +474,12 @@ def test_tls_chooses_by_server_name(start: Start, serve: Serve) -> None:
             client.sendall(head + body)
             assert reader.message().status == 200
     assert balanced(plane)["ok"] == 8
+    assert (balanced(plane)["tls_handshakes"], balanced(plane)["tls_errors"]) == (2, 0)
+    with plane.connect() as raw:
+        raw.sendall(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
+        Reader(raw).rest()
+    until(lambda: plane.lane_sums()["tls_errors"] == 1)
+    with plane.connect() as raw:
+        raw.sendall(b"\x16\x03\x01")
+    until(lambda: plane.lane_sums()["tls_errors"] == 2)
+    assert plane.lane_sums()["tls_handshakes"] == 2
