@@ -107,7 +107,8 @@ static void give_buffer(struct uring_loop *self, unsigned id)
 
 static void *map(size_t bytes)
 {
-    void *at = mmap(0, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *at =
+        mmap(0, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 
     return at == MAP_FAILED ? 0 : at;
 }
@@ -433,7 +434,7 @@ static int make_pool(struct uring_loop *self, const struct loop_options *options
 
     self->buffer_count = options->shared_buffers;
     self->buffer_bytes = options->shared_buffer_bytes;
-    /* Pages are touched when the kernel first fills them: unused buffers cost nothing. */
+    /* The kernel takes them in turn, so traffic touches all of them: now, and not as growth. */
     self->pool = map((size_t)self->buffer_count * self->buffer_bytes);
     self->buffers = map(self->buffer_count * sizeof(struct io_uring_buf));
     if (!self->pool || !self->buffers)

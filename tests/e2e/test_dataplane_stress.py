@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import pytest
 
@@ -266,3 +267,26 @@ def test_a_report_is_seen_and_named() -> None:
     text = f"==1==ERROR: AddressSanitizer: heap-use-after-free\n #0 0x1 ({library}+0x{address})\n"
     assert "edge_data_run" in sanitized.report(text)
     assert sanitized.report("edge-data: nothing of note\n") == ""
+
+
+@pytest.mark.parametrize("loop", ["epoll", "uring"])
+def test_memory_does_not_grow_while_log_lines_go_round(loop: str, tmp_path: Path) -> None:
+    def anonymous() -> int:
+        status = Path(f"/proc/{plane.process.pid}/status").read_text()
+        return int(status.partition("RssAnon:")[2].split()[0])
+
+    def fill(lines: int) -> None:
+        request = b"GET / HTTP/1.1\r\nHost: none.test\r\nUser-Agent: %s\r\n\r\n" % (b"a" * 240)
+        with plane.connect() as client:
+            reader = Reader(client)
+            for _ in range(lines // 100):
+                client.sendall(request * 100)
+                for _ in range(100):
+                    assert reader.message().status == 404
+
+    world = World([listener()])
+    with Plane(world, loop=loop, workers=1, log=tmp_path / "access.log") as plane:
+        fill(100)
+        before = anonymous()
+        fill(4000)
+        assert anonymous() - before < 512
