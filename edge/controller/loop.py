@@ -37,6 +37,7 @@ from edge.sources.files import FileSource
 
 REFUSED_MAX = 64  # objects left out, one try each, before a batch is given up
 RETRY_S = 1.0
+RETRY_MAX_S = 30.0
 LARGE = 500  # objects; more are compiled in a thread, so that probes are answered meanwhile
 
 
@@ -222,11 +223,15 @@ class Controller:
                     await self._publish()
 
     async def _retry(self) -> None:
-        """Try again what could not be published for a reason outside of the objects."""
+        """Try again, less and less often, what could not be published for a reason outside of the objects."""
+        wait = RETRY_S
         while True:
-            await asyncio.sleep(RETRY_S)
-            if self.view.publish_error and self._link.state.up:
+            await asyncio.sleep(wait)
+            if not self.view.publish_error:
+                wait = RETRY_S
+            elif self._link.state.up:
                 await self._publish_again()
+                wait = min(wait * 2, RETRY_MAX_S)
 
     def _forgive(self, changed: Iterable[Key]) -> None:
         """Give an object that was refused another try once it has changed."""

@@ -219,8 +219,11 @@ class Holder:
         self._read_data_plane()  # what it said before it died
         self._forget(self.data_plane.channel)
         wait = self.data_plane.died()
+        blamed = 0 if self._data.replay[1:] else self.store.count_death()
         self._data = DataState()
         self._send(self.controller, "data", state="down", pid=pid)
+        if blamed:
+            self._send(self.controller, "refused", version=blamed, reason="the data plane died of it, twice")
         if self._drain_until is not None:
             return
         say(f"data plane {pid} ended ({describe_status(status)}), starting another in {wait:.1f} s")

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 IMAGE_FULL = 1
 IMAGE_PATCH = 2
 COMMIT_PAGE_BYTES = 4096
+DEATHS_MAX = 2
 COMMIT_PAGE_MAGIC = 0x31544D4345474445  # "EDGECMT1" read as little-endian 64 bit
 
 
@@ -25,6 +26,7 @@ class Stored:
     version: int
     kind: int
     descriptors: tuple[int, ...]
+    deaths: int = 0  # of data planes that had it to prepare
 
     def close(self) -> None:
         """Close the descriptors."""
@@ -68,6 +70,19 @@ class ImageStore:
         if self.slots is not None:
             os.close(self.slots)
         self.slots = descriptor
+
+    def count_death(self) -> int:
+        """Count a death of the data plane that had the staged version to prepare.
+
+        Shape: the version when it is to be refused, dropped already; 0 for another try. One death may be of
+        another cause; at the second we would kill one after the other.
+        """
+        if not self.staged:
+            return 0
+        self.staged.deaths += 1
+        version = self.staged.version if self.staged.deaths >= DEATHS_MAX else 0
+        self.drop(version)
+        return version
 
     def drop(self, version: int) -> None:
         """Forget a staged version that was refused."""
