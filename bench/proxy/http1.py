@@ -166,15 +166,18 @@ def measure(proxy: Proxy, seconds: float, rate: float, pinned: bool) -> dict[str
     cpus = set(range(os.cpu_count() or 1))
     for pid in proxy.serving:
         processes.place(pid, {0} if pinned else cpus)
-    result = processes.load(
-        proxy.port,
-        connections=CONNECTIONS,
-        seconds=seconds,
-        rate=rate,
-        host=HOST,
-        pids=proxy.serving + proxy.others,
-        cpus={1} if pinned else None,
-    )
+    try:
+        result = processes.load(
+            proxy.port,
+            connections=CONNECTIONS,
+            seconds=seconds,
+            rate=rate,
+            host=HOST,
+            pids=proxy.serving + proxy.others,
+            cpus={1} if pinned else None,
+        )
+    except RuntimeError as error:
+        raise RuntimeError(f"{proxy.name}: {error}") from error
     if result["errors"] or result["closed"] or result["unanswered"] or not result["requests"]:
         raise RuntimeError(f"{proxy.name}: {result}")
     spent = result["cpu_us"]
