@@ -27,7 +27,7 @@ CHOICES = {
 class Options:
     """All options (design page §7).
 
-    Units: seconds for grace_period; addresses as ADDR:PORT or [ADDR]:PORT.
+    Units: seconds for grace_period and drain_delay; addresses as ADDR:PORT or [ADDR]:PORT.
     """
 
     config: str = ""
@@ -46,8 +46,10 @@ class Options:
     user: str = "nobody"
     ingress_class: str = "edge"
     grace_period: float = 30.0
+    drain_delay: float = 0.0
     take_over: bool = False
     state_secrets: bool = False
+    accept_empty: bool = False
     watch_ingress_without_class: bool = False
 
     def __post_init__(self) -> None:
@@ -67,8 +69,12 @@ class Options:
             raise OptionError(
                 f"--instance: {self.instance[:80]!r} is not of 1 to 63 letters, digits, '-' and '_'"
             )
-        if not 0 <= self.grace_period <= GRACE_MAX_S:  # neither is nan
-            raise OptionError(f"--grace-period: {self.grace_period} is not between 0 and {GRACE_MAX_S} s")
+        for name in ("grace_period", "drain_delay"):
+            seconds = getattr(self, name)
+            if not 0 <= seconds <= GRACE_MAX_S:  # neither is nan
+                raise OptionError(
+                    f"--{name.replace('_', '-')}: {seconds} is not between 0 and {GRACE_MAX_S} s"
+                )
         if not self.ingress_class:
             raise OptionError("--ingress-class: an empty name is no class")
 

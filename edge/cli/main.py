@@ -83,9 +83,15 @@ def run(
     grace_period: Annotated[
         float | None, _option("--grace-period", "Seconds that open exchanges have at a stop (30)")
     ] = None,
+    drain_delay: Annotated[
+        float | None, _option("--drain-delay", "Seconds between readiness off and the end of accepting (0)")
+    ] = None,
     take_over: Annotated[bool | None, _option("--take-over", "Take over from a running holder")] = None,
     state_secrets: Annotated[
         bool | None, _option("--state-secrets", "Keep keys in the state folder, 0600")
+    ] = None,
+    accept_empty: Annotated[
+        bool | None, _option("--accept-empty", "An empty folder at a start means: serve nothing")
     ] = None,
     watch_ingress_without_class: WithoutClass = None,
 ) -> None:

@@ -29,8 +29,10 @@ FULL = Options(
     user="u",
     ingress_class="k",
     grace_period=1.5,
+    drain_delay=0.5,
     take_over=True,
     state_secrets=True,
+    accept_empty=True,
     watch_ingress_without_class=True,
 )
 
@@ -71,6 +73,9 @@ def test_the_command_line_wins_over_the_environment(monkeypatch: pytest.MonkeyPa
         ("grace_period", -1.0),
         ("grace_period", float("nan")),
         ("grace_period", float("inf")),
+        ("drain_delay", -1.0),
+        ("drain_delay", float("nan")),
+        ("drain_delay", 1e9),
         ("instance", ""),
         ("instance", ".."),
         ("instance", "a.b"),
