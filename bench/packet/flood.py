@@ -147,7 +147,7 @@ class Flood:
         self._frame = frame.ljust(80, b"\0")
         size = 56 if network.version == 4 else 72
         text = f"#define FLOOD_V6 {int(network.version == 6)}\n#define FLOOD_BYTES {size}\n"
-        made = compile_program(text + PROGRAM, DECLARATIONS)
+        made = compile_program(text + PROGRAM, DECLARATIONS, capabilities=("BPF", "NET_ADMIN"))  # a devmap
         self._loaded: Loaded = load(made)
         maps = self._loaded.maps
         zero = bytes(4)

@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,25 @@ def source_hash(folder: Path = SOURCES) -> str:
     return digest.hexdigest()
 
 
-def compile_program(program: str, declarations: str, include: Path = SOURCES, source: str = "") -> BpfObject:
-    """Compile in a child.
+def compile_program(
+    program: str,
+    declarations: str,
+    include: Path = SOURCES,
+    source: str = "",
+    capabilities: Sequence[str] = privileges.COMPILER_KEEPS,
+) -> BpfObject:
+    """Compile in a child that keeps the ``capabilities``: bcc makes each map once, to learn its shape.
 
     Errors: XdpError, whose log holds what clang said.
     """
-    request = json.dumps({"program": program, "declarations": declarations, "include": str(include)})
+    request = json.dumps(
+        {
+            "program": program,
+            "declarations": declarations,
+            "include": str(include),
+            "capabilities": list(capabilities),
+        }
+    )
     environment = {name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH") if name in os.environ}
     try:
         done = subprocess.run(
@@ -141,7 +155,7 @@ def _answer() -> None:
     from edge.xdp.loader import compile_text
 
     request = json.load(sys.stdin)
-    privileges.only_capabilities(privileges.COMPILER_KEEPS)
+    privileges.only_capabilities(request["capabilities"])
     # bcc and clang write on both descriptors: the answer goes out on a copy of the first.
     answer_fd = os.dup(1)
     os.dup2(2, 1)
