@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -18,6 +20,15 @@ from edge.messages import Message
 
 FULL = 1
 PATCH = 2
+EVENTS_KEPT = 64
+COUNTS = (
+    "data_restarts",
+    "controller_restarts",
+    "handovers",
+    "adoptions",
+    "upgrades",
+    "watchdog_kills",
+)  # what the holder counts over the life of an instance
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +41,15 @@ class Refusal:
     index: int
     field: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to the instance. Units: seconds since 1970."""
+
+    at: int
+    kind: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +76,12 @@ class DataPlaneState:
     controller_starts: int = 1
     draining: bool = False
     listeners: dict[int, OpenListener] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
+    events: deque[Event] = field(default_factory=lambda: deque(maxlen=EVENTS_KEPT))
+
+    def note(self, kind: str, text: str, at: int = 0) -> None:
+        """Keep an event for the admin API; the oldest leaves. Units: at in seconds since 1970, 0 now."""
+        self.events.append(Event(at or int(time.time()), kind[:32], text[:400]))
 
 
 class HolderLink:
@@ -220,6 +246,11 @@ class HolderLink:
                 self.on_serving(version)
             case "data":
                 self._data(message)
+            case "counts":
+                state.counts.update((name, message.number(name, state.counts[name])) for name in COUNTS)
+            case "event":
+                words = message.fields
+                state.note(words.get("kind", ""), words.get("text", ""), message.number("at"))
             case "reread":
                 self.on_reread()
             case "drain":

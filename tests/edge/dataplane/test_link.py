@@ -116,3 +116,19 @@ def test_the_holders_end_is_noticed() -> None:
         assert link.state.draining
 
     tell(story)
+
+
+def test_counts_and_events_of_the_holder() -> None:
+    async def story(link: HolderLink, holder: socket.socket) -> None:
+        assert set(link.state.counts.values()) == {0}
+        send(holder, "counts", data_restarts=2, adoptions="x", unknown=3)
+        for number in range(70):
+            send(holder, "event", kind="restart", text=f"number {number}", at=1000 + number)
+        async with asyncio.timeout(5):
+            while not link.state.events or link.state.events[-1].at != 1069:
+                await asyncio.sleep(0)
+        assert link.state.counts["data_restarts"] == 2 and link.state.counts["adoptions"] == 0
+        assert "unknown" not in link.state.counts
+        assert [event.text for event in link.state.events] == [f"number {n}" for n in range(6, 70)]
+
+    tell(story)
