@@ -236,6 +236,21 @@ static void unlisten(struct control *control)
         worker_unlisten(&control->runtime->workers[i], (uint32_t)slot);
 }
 
+/* XDP reads the stamp as "the data plane serves": a stuck worker must not hide behind this thread.
+ */
+static void stamp(struct control *control, uint64_t now)
+{
+    struct runtime *runtime = control->runtime;
+    if (!control->heartbeat)
+        return;
+    for (uint32_t i = 0; i < runtime->worker_count; i++) {
+        uint64_t seen = __atomic_load_n(&runtime->workers[i].proxy.lane->loop_ns, __ATOMIC_RELAXED);
+        if (seen + STUCK_NS < now)
+            return;
+    }
+    __atomic_store_n(&control->heartbeat->data_ns, now, __ATOMIC_RELAXED);
+}
+
 static void take_heartbeat(struct control *control)
 {
     int fd = message_take(&control->message, 0);
@@ -249,6 +264,7 @@ static void take_heartbeat(struct control *control)
     if (control->heartbeat)
         munmap(control->heartbeat, bytes);
     control->heartbeat = page;
+    stamp(control, runtime_now_ns()); /* before `prepared` can be said of what follows */
 }
 
 static void reopen_log(struct control *control)
@@ -286,21 +302,6 @@ static const struct {
 
 /* ---- the loop
  * -------------------------------------------------------------------------------------- */
-
-/* XDP reads the stamp as "the data plane serves": a stuck worker must not hide behind this thread.
- */
-static void stamp(struct control *control, uint64_t now)
-{
-    struct runtime *runtime = control->runtime;
-    if (!control->heartbeat)
-        return;
-    for (uint32_t i = 0; i < runtime->worker_count; i++) {
-        uint64_t seen = __atomic_load_n(&runtime->workers[i].proxy.lane->loop_ns, __ATOMIC_RELAXED);
-        if (seen + STUCK_NS < now)
-            return;
-    }
-    __atomic_store_n(&control->heartbeat->data_ns, now, __ATOMIC_RELAXED);
-}
 
 static bool all_done(const struct runtime *runtime)
 {

@@ -70,7 +70,8 @@ class Publisher:
     async def publish(
         self, snapshot: Snapshot, change: Change, before_commit: Callable[[], Awaitable[None]]
     ) -> PublishResult:
-        """Prepare and commit one snapshot. ``before_commit`` runs when all have prepared.
+        """Prepare and commit one snapshot. ``before_commit`` runs when all have prepared
+        and packets are judged by this version.
 
         Errors: PublishError, NativeError, XdpError; the running version stays.
         """
@@ -102,10 +103,10 @@ class Publisher:
                     f"version {snapshot.version} was refused: {reason} {refusal.field}".strip()
                 )
             return PublishResult(snapshot.version, name, len(image), blame(found, refusal.field, reason))
-        await before_commit()
         if policed and self.plane is not None:
             await asyncio.to_thread(self.plane.commit)
             self._policed = wanted
+        await before_commit()  # opens sockets: no connection may come past the filter
         self._link.commit(snapshot.version)
         if policed and self.plane is not None:
             await asyncio.to_thread(self.plane.retire)
