@@ -1,21 +1,28 @@
-"""The two children: how each is exec'd, what it inherits, when it is started again.
+"""Child processes: how one is exec'd, what it inherits, how its messages and its end are noticed.
 
-Called by holder/main.py. A child gets /dev/null, our stdout and stderr, one control descriptor, and a
-clean environment; everything else comes by messages. Never waits for a child.
+Called by holder/data_plane.py and holder/controller_side.py. A child gets /dev/null, our stdout and stderr,
+one control descriptor, and a clean environment; everything else comes by messages. Its end is seen by
+pidfd, whether it is ours to wait for or not. Never waits for a child.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from edge.channel import Channel
+from edge.holder.log import say
+from edge.holder.loop import Loop
+from edge.messages import Message
 
 CONTROL_DESCRIPTOR = 3
+MESSAGES_A_TURN = 32
 SOON_S = 1.0  # a child that lived shorter than this is started again with a delay
 DELAY_FIRST_S = 0.1
 DELAY_MAX_S = 5.0
@@ -29,72 +36,145 @@ def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
 
 
 class Child:
-    """One child process, of the same kind over all its lives. Units: seconds of the monotonic clock."""
+    """One process, from its start (or from when it was given to us) to its end."""
 
-    def __init__(self, name: str, module: str, environment: Mapping[str, str]) -> None:
-        self.name = name
-        self.environment = clean_environment(environment)
-        self._arguments = [sys.executable, "-I", "-m", module]
-        self.channel: Channel | None = None
-        self.pid = 0
-        self.starts = 0
-        self.start_at: float | None = 0.0  # when to start it; None: it runs
-        self._started = 0.0
-        self._delay = 0.0
+    def __init__(self, loop: Loop, name: str, pid: int, pidfd: int, channel: Channel) -> None:
+        self.name, self.pid, self.pidfd, self.channel = name, pid, pidfd, channel
+        self.status: int | None = None  # its wait status, where it is ours and has ended
+        self._started = time.monotonic()
+        self._loop = loop
+        self._hear: Callable[[Message], bool] = lambda _message: False
+        self._ended: Callable[[], None] = lambda: None
 
     @property
-    def restarts(self) -> int:
-        """Return how often it was replaced."""
-        return max(self.starts - 1, 0)
+    def age(self) -> float:
+        """Return for how long we have had it. Units: seconds."""
+        return time.monotonic() - self._started
 
-    def start(self) -> Channel:
-        """Exec it and return our end of its control channel. Errors: OSError."""
+    def watch(self, hear: Callable[[Message], bool], ended: Callable[[], None]) -> None:
+        """Hear its messages (True: descriptors were kept) and its end, which comes once, after them."""
+        self._hear, self._ended = hear, ended
+        self._loop.watch(self.channel, self.read)
+        self._loop.watch_descriptor(self.pidfd, self.look)
+
+    def send(self, verb: str, descriptors: tuple[int, ...] = (), **fields: object) -> None:
+        """Send a message; a child that leaves too many unread is killed."""
+        try:
+            self.channel.send(verb, descriptors, **fields)
+        except BrokenPipeError:
+            say(f"the {self.name} (pid {self.pid}) has stopped reading its messages: replaced")
+            self.kill(signal.SIGKILL)
+            return
+        self._loop.adjust(self.channel)
+
+    def kill(self, number: signal.Signals) -> None:
+        """Send a signal, if it lives."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, number)
+
+    def look(self) -> None:
+        """Note its end, if it has ended: what it said before is heard first."""
+        if self.pidfd < 0 or not self._has_ended():
+            return
+        while self._hear_one():
+            pass
+        self.close()
+        self._ended()
+
+    def _has_ended(self) -> bool:
+        try:
+            found = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:  # not ours, or somebody has waited for it
+            ended = select.poll()
+            ended.register(self.pidfd, select.POLLIN)
+            return bool(ended.poll(0))
+        if found is None:
+            return False
+        self.status = found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+        return True
+
+    def read(self) -> None:
+        """Hear some messages, and leave time for others."""
+        for _ in range(MESSAGES_A_TURN):
+            if not self._hear_one():
+                return
+
+    def _hear_one(self) -> bool:
+        """Hear one message; False when there is none."""
+        if self.channel.closed:
+            return False
+        try:
+            message = self.channel.receive()
+        except BlockingIOError:
+            return False
+        if message is None:
+            # Its end comes by pidfd; until then there is nothing to read.
+            self._loop.forget(self.channel)
+            self.channel.close()
+            return False
+        if not self._hear(message):
+            message.close()
+        return True
+
+    def close(self) -> None:
+        """Watch it no more and close what we have of it; it is not ended by this."""
+        self._loop.forget(self.channel)
+        self.channel.close()
+        if self.pidfd >= 0:
+            self._loop.forget(self.pidfd)
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+    def describe_end(self) -> str:
+        """Shape: how it ended, in words."""
+        if self.status is None:
+            return "how is not known: another process started it"
+        if self.status < 0:
+            return f"killed by {signal.Signals(-self.status).name}"
+        return f"exit status {self.status}"
+
+
+class Program:
+    """What is exec'd for one part, over all its lives. Units: seconds of the monotonic clock."""
+
+    def __init__(self, name: str, module: str, environment: Mapping[str, str]) -> None:
+        self.name, self.module = name, module
+        self.executable = sys.executable
+        self.environment = clean_environment(environment)
+        self._delay = 0.0
+
+    def start(self, loop: Loop) -> Child:
+        """Exec it. Errors: OSError."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         with theirs:
-            self.pid = os.posix_spawn(
-                self._arguments[0],
-                self._arguments,
-                self.environment,
-                file_actions=[
-                    (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-                    # The duplicate is the one descriptor without close-on-exec.
-                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), CONTROL_DESCRIPTOR),
-                ],
-                setpgroup=0,  # Ctrl-C is for the holder, which then drains them
-                setsigmask=[],
-                setsigdef=GONE_SIGNALS,
-            )
-        self.starts += 1
-        self.start_at = None
-        self._started = time.monotonic()
-        self.channel = Channel(ours)
-        return self.channel
+            try:
+                pid = os.posix_spawn(
+                    self.executable,
+                    [self.executable, "-I", "-m", self.module],
+                    self.environment,
+                    file_actions=[
+                        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                        # The duplicate is the one descriptor without close-on-exec.
+                        (os.POSIX_SPAWN_DUP2, theirs.fileno(), CONTROL_DESCRIPTOR),
+                    ],
+                    setpgroup=0,  # Ctrl-C is for the holder, which then drains them
+                    setsigmask=[],
+                    setsigdef=GONE_SIGNALS,
+                )
+                pidfd = os.pidfd_open(pid)
+            except OSError:
+                ours.close()  # a child that was started nevertheless reads the end of it, and ends
+                raise
+        return Child(loop, self.name, pid, pidfd, Channel(ours))
 
-    def died(self) -> float:
-        """Note its death and plan the next life: at once, unless it died young again and again.
+    def wait_after(self, lived: float) -> float:
+        """Plan the next life: at once, unless one died young again and again.
 
         Units: seconds until the next start.
         """
-        lived = time.monotonic() - self._started
         if lived >= SOON_S:
             self._delay = 0.0
         wait = self._delay
         if lived < SOON_S:
             self._delay = min(max(self._delay * 2, DELAY_FIRST_S), DELAY_MAX_S)
-        self.pid = 0
-        self.start_at = time.monotonic() + wait
-        if self.channel:
-            self.channel.close()
-            self.channel = None
         return wait
-
-    def kill(self, number: signal.Signals) -> None:
-        """Send a signal, if it runs."""
-        if self.pid:
-            os.kill(self.pid, number)
-
-
-def describe_status(status: int) -> str:
-    """Shape: how a process ended, from its wait status."""
-    code = os.waitstatus_to_exitcode(status)
-    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"

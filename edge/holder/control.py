@@ -44,14 +44,13 @@ class ControlSocket:
         return uid in (0, os.geteuid())
 
     def answer(self, channel: Channel) -> bool:
-        """Answer one message; False when the client is gone and was closed."""
+        """Answer one message; False when the client is gone, and is to be closed."""
         try:
             message = channel.receive()
         except BlockingIOError:
             return True
         if message is None:
             self.clients.discard(channel)
-            channel.close()
             return False
         message.close()
         if message.verb == "status":

@@ -7,27 +7,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-import selectors
-import signal
-import time
 from pathlib import Path
 
 from edge.errors import HolderError
 from edge.options import Options
-
-
-def wait_or_kill(pid: int, deadline: float) -> None:
-    """Wait for a child until the deadline, then kill it."""
-    try:
-        watch = os.pidfd_open(pid)
-        with selectors.DefaultSelector() as selector:
-            selector.register(watch, selectors.EVENT_READ)
-            if not selector.select(max(deadline - time.monotonic(), 0)):
-                signal.pidfd_send_signal(watch, signal.SIGKILL)
-        os.close(watch)
-        os.waitpid(pid, 0)
-    except (ProcessLookupError, ChildProcessError):
-        return
 
 
 def take_lock(directory: Path) -> int:

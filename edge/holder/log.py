@@ -17,13 +17,13 @@ def say(text: str) -> None:
     print(f"edge-holder: {text}", file=sys.stderr, flush=True)
 
 
-def open_access_log(where: str) -> int | None:
-    """Open a path for appending, '-' for stdout, 'off' for none.
+def open_access_log(where: str) -> int:
+    """Open a path for appending, '-' for stdout, 'off' for none: -1.
 
     Errors: HolderError that names the path.
     """
     if where == "off":
-        return None
+        return -1
     try:
         if where == "-":
             return os.dup(1)

@@ -26,6 +26,12 @@ def show(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
+def show_name(descriptor: int) -> str:
+    """Shape: ADDR:PORT that a socket of ours is bound to."""
+    with socket.socket(fileno=os.dup(descriptor)) as copy:
+        return show(*copy.getsockname()[:2])
+
+
 def _tcp(address: str) -> socket.socket:
     fresh = socket.socket(family(address), socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     fresh.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,7 +1,6 @@
-"""What the holder keeps of the published state: image, secrets, patches, commit page, statistics memory.
+"""The shared pages that the holder writes or sizes: commit page, heartbeat, statistics memory.
 
-Called by holder/main.py. Holds descriptors and version numbers; never looks into an image: the data
-plane checks it, the controller made it. Everything here survives the death of both.
+Called by everything in edge/holder. What is published stands in edge/holdings.py.
 """
 
 from __future__ import annotations
@@ -10,100 +9,12 @@ import fcntl
 import mmap
 import os
 import struct
-from dataclasses import dataclass, field
+import time
 
-IMAGE_FULL = 1
-IMAGE_PATCH = 2
+from edge.holder.log import say
+
 COMMIT_PAGE_BYTES = 4096
-DEATHS_MAX = 2
 COMMIT_PAGE_MAGIC = 0x31544D4345474445  # "EDGECMT1" read as little-endian 64 bit
-
-
-@dataclass(slots=True)
-class Stored:
-    """One image or patch as it came from the controller; owns its descriptors."""
-
-    version: int
-    kind: int
-    descriptors: tuple[int, ...]
-    deaths: int = 0  # of data planes that had it to prepare
-
-    def close(self) -> None:
-        """Close the descriptors."""
-        for number in self.descriptors:
-            os.close(number)
-
-
-@dataclass(slots=True)
-class ImageStore:
-    """Shape: ``chain`` is the committed full image and its patches in order; ``staged`` waits for commit.
-
-    ``slots``: the newest slot table, a memfd that only controllers read. It is of no version: a slot that a
-    refused version was given is taken all the same.
-    """
-
-    chain: list[Stored] = field(default_factory=list)
-    staged: Stored | None = None
-    slots: int | None = None
-
-    @property
-    def committed(self) -> int:
-        """Return the committed version, 0 for none."""
-        return self.chain[-1].version if self.chain else 0
-
-    def knows(self, version: int) -> bool:
-        """Say whether a version is stored here."""
-        return any(one.version == version for one in self.all())
-
-    def all(self) -> list[Stored]:
-        """Shape: the chain, then what is staged: the order in which a fresh data plane takes them."""
-        return [*self.chain, *([self.staged] if self.staged else [])]
-
-    def stage(self, fresh: Stored) -> None:
-        """Keep a new version until its commit; one that was never committed is dropped."""
-        if self.staged:
-            self.staged.close()
-        self.staged = fresh
-
-    def keep_slots(self, descriptor: int) -> None:
-        """Replace the slot table; owns the descriptor."""
-        if self.slots is not None:
-            os.close(self.slots)
-        self.slots = descriptor
-
-    def count_death(self) -> int:
-        """Count a death of the data plane that had the staged version to prepare.
-
-        Shape: the version when it is to be refused, dropped already; 0 for another try. One death may be of
-        another cause; at the second we would kill one after the other.
-        """
-        if not self.staged:
-            return 0
-        self.staged.deaths += 1
-        version = self.staged.version if self.staged.deaths >= DEATHS_MAX else 0
-        self.drop(version)
-        return version
-
-    def drop(self, version: int) -> None:
-        """Forget a staged version that was refused."""
-        if self.staged and self.staged.version == version:
-            self.staged.close()
-            self.staged = None
-
-    def commit(self, version: int) -> bool:
-        """Make the staged version the running one; False when it is not the staged one.
-
-        A full image ends the older chain, a patch is kept after its base.
-        """
-        if not self.staged or self.staged.version != version:
-            return False
-        if self.staged.kind == IMAGE_FULL:
-            for old in self.chain:
-                old.close()
-            self.chain = []
-        self.chain.append(self.staged)
-        self.staged = None
-        return True
 
 
 class CommitPage:
@@ -127,6 +38,26 @@ class CommitPage:
 
 
 _F_SEAL_FUTURE_WRITE = 0x10  # linux/fcntl.h, since 5.1
+
+
+class Heartbeat:
+    """The page that XDP reads (struct edge_heartbeat); the holder's stamp is its first word."""
+
+    def __init__(self) -> None:
+        self._page: mmap.mmap | None = None
+
+    def map(self, descriptor: int) -> None:
+        """Stamp this page from now on."""
+        try:
+            self._page = mmap.mmap(descriptor, mmap.PAGESIZE)
+        except (OSError, ValueError) as error:
+            say(f"the heartbeat page cannot be mapped: {error}")
+            self._page = None
+
+    def stamp(self) -> None:
+        """Say that we live, where there is a page."""
+        if self._page is not None:
+            memoryview(self._page).cast("Q")[0] = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
 
 def make_statistics_memory() -> int:

@@ -6,7 +6,8 @@ import struct
 
 import pytest
 
-from edge.holder.store import IMAGE_FULL, IMAGE_PATCH, CommitPage, ImageStore, Stored, seal_size
+from edge.holder.store import CommitPage, seal_size
+from edge.holdings import IMAGE_FULL, IMAGE_PATCH, ImageStore, Stored
 
 
 def stored(version: int, kind: int) -> Stored:

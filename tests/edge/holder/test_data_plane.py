@@ -1,0 +1,119 @@
+"""Data planes as the holder sees them: what a fresh one gets, whom the holder blames for a death."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from edge.holder.data_plane import DataPlanes
+from edge.holder.loop import Loop
+from edge.holdings import IMAGE_FULL, IMAGE_PATCH, Holdings, Stored
+from edge.options import Options
+from tests.edge.holder.fakes import Peer
+
+
+class World:
+    """Data planes that are channels; what the controller would be told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.loop = Loop()
+        self.holdings = Holdings(workers=2)
+        self.holdings.statistics, self.holdings.commit_page = os.memfd_create("s"), os.memfd_create("c")
+        self.told: list[tuple[str, dict[str, object]]] = []
+        self.peers: list[Peer] = []
+        self.data = DataPlanes(self.loop, self.holdings, Options(), (1, 1), self.tell)
+        monkeypatch.setattr(self.data.program, "start", self.begin)
+
+    def begin(self, loop: Loop) -> object:
+        self.peers.append(Peer(loop, "data plane"))
+        return self.peers[-1].child
+
+    def tell(self, verb: str, _descriptors: object = (), **fields: object) -> None:
+        self.told.append((verb, fields))
+
+    def stage(self, version: int, kind: int) -> None:
+        stored = Stored(version, kind, tuple(os.memfd_create("x") for _ in range(3 - kind)))
+        self.holdings.store.stage(stored)
+        self.data.stage(stored)
+
+    def until(self, reached: Callable[[], object]) -> None:
+        """Turn the loop until something is so."""
+        self.loop.after(5, lambda: pytest.fail("it never came"))
+        while not reached():
+            self.loop.turn()
+
+    def close(self) -> None:
+        for peer in self.peers:
+            peer.close()
+        self.holdings.close()
+        self.loop.close()
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[World]:
+    made = World(monkeypatch)
+    yield made
+    made.close()
+    capsys.readouterr()
+
+
+def test_a_fresh_one_gets_all_that_is_stored_in_order(world: World) -> None:
+    for version, kind in ((1, IMAGE_FULL), (2, IMAGE_PATCH)):
+        world.stage(version, kind)
+        world.holdings.store.commit(version)
+    world.data.start()
+    peer = world.peers[0]
+    first = peer.heard()
+    assert [one.verb for one in first] == ["setup", "image"]
+    assert first[0].number("lane_first") == 0 and len(first[0].descriptors) == 2
+    peer.says("prepared", version=1)
+    world.until(lambda: not world.data.current or len(world.data.current.replay) == 1)
+    assert [(one.verb, one.number("version")) for one in peer.heard()] == [("commit", 1), ("image", 2)]
+    peer.says("prepared", version=2)
+    peer.says("serving", version=2)
+    world.until(lambda: world.data.serving == 2)
+    assert [(one.verb, one.number("version")) for one in peer.heard()] == [("commit", 2)]
+
+
+def test_refused_at_the_second_death(world: World) -> None:
+    world.stage(1, IMAGE_FULL)
+    world.holdings.store.commit(1)
+    world.data.start()
+    world.peers[0].says("prepared", version=1)
+    world.until(lambda: world.data.current and not world.data.current.replay)
+    world.stage(2, IMAGE_PATCH)
+    world.peers[0].dies()
+    world.until(lambda: len(world.peers) == 2)
+    assert world.told == [("data", {"state": "down", "pid": world.peers[0].child.pid})]
+    assert world.holdings.store.staged is not None
+    world.peers[1].says("prepared", version=1)  # what came before is done; the staged one is its next
+    world.until(lambda: world.data.current and len(world.data.current.replay) == 1)
+    world.peers[1].dies()
+    world.until(lambda: len(world.told) == 3)
+    assert world.told[2][0] == "refused" and world.told[2][1]["version"] == 2
+    assert world.holdings.store.staged is None and world.holdings.store.committed == 1
+
+
+def test_deaths_before_its_turn_are_not_its_own(world: World) -> None:
+    world.stage(1, IMAGE_FULL)
+    world.holdings.store.commit(1)
+    world.stage(2, IMAGE_PATCH)
+    world.data.start()
+    for number in range(1, 3):
+        world.peers[-1].dies()
+        world.until(lambda: len(world.peers) == number + 1)  # noqa: B023
+    assert {verb for verb, _ in world.told} == {"data"}
+    assert world.holdings.store.staged is not None
+
+
+def test_versions_that_it_was_not_given_are_ignored(world: World) -> None:
+    world.stage(1, IMAGE_FULL)
+    world.data.start()
+    for verb in ("prepared", "refused", "serving"):
+        world.peers[0].says(verb, version=9)
+    world.peers[0].says("nonsense")
+    world.peers[0].says("ready", loop="epoll", workers=2)
+    world.until(lambda: world.told)
+    assert [verb for verb, _ in world.told] == ["data"]
