@@ -27,11 +27,13 @@ DELAY_MS_MAX = 60_000
 _SUPPORTED = frozenset(
     {
         NGINX + "ssl-redirect",
+        NGINX + "force-ssl-redirect",
         NGINX + "proxy-body-size",
         NGINX + "proxy-connect-timeout",
         NGINX + "proxy-read-timeout",
         NGINX + "proxy-send-timeout",
         OURS + "ssl-redirect",
+        OURS + "implementation-specific",
         OURS + "fault-delay",
     }
 )
@@ -39,6 +41,10 @@ _GUARDS = re.compile(
     r"(auth-(?!proxy-set-headers|cache).*|satisfy|(whitelist|allowlist|denylist)-source-range|canary"
     r"|enable-(modsecurity|owasp-core-rules|global-auth)|modsecurity-.*|server-snippet|configuration-snippet)"
 )
+_OPEN_TO = ("whitelist-source-range", "allowlist-source-range")
+_FLAG = {"true": True, "false": False}
+# What pathType ImplementationSpecific means: by element, or as text (on an Ingress or its IngressClass).
+IMPLEMENTATION_SPECIFIC = {"prefix": False, "string-prefix": True}
 _SIZE = re.compile(r"(\d{1,15})([kKmMgG]?)")
 _SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _SECONDS = re.compile(r"(\d{1,9})(s?)")
@@ -48,13 +54,18 @@ _DURATION_UNITS = {"ms": 1, "s": 1_000, "m": 60_000}
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What the annotations of one Ingress ask for. Units: bytes, milliseconds; None: the default."""
+    """What the annotations of one Ingress ask for. Units: bytes, milliseconds; None: the default.
+
+    ``string_prefix``: what ImplementationSpecific means, None: what the class says.
+    """
 
     body_bytes_max: int = BODY_BYTES_MAX
     connect_ms: int | None = None
     read_ms: int | None = None
     send_ms: int | None = None
     redirect_https: bool = True
+    force_redirect: bool = False
+    string_prefix: bool | None = None
     filters: tuple[Delay, ...] = ()
 
 
@@ -66,6 +77,8 @@ def read(annotations: Mapping[str, str], ref: ObjectRef, findings: Findings) -> 
             continue
         bare = name.partition("/")[2]
         guard = name.startswith(NGINX) and _GUARDS.fullmatch(bare) and annotations[name] != "false"
+        if guard and bare in _OPEN_TO and _open_to_all(annotations[name]):
+            continue  # cert-manager writes this on its solvers: no guard at all
         if guard:
             served = False
             message = f"{shown(name)} is not supported yet, and without it the Ingress must not be served"
@@ -93,22 +106,34 @@ def read(annotations: Mapping[str, str], ref: ObjectRef, findings: Findings) -> 
     seconds = {"": 1_000, "s": 1_000}
     body = number(NGINX + "proxy-body-size", _SIZE, _SIZE_UNITS, 0, 1 << 50)
     delay = number(OURS + "fault-delay", _DURATION, _DURATION_UNITS, 0, DELAY_MS_MAX)
-    redirect = True
-    for name in (NGINX + "ssl-redirect", OURS + "ssl-redirect"):  # ours is read last: it wins
+
+    def choice(name: str, words: Mapping[str, bool], usual: bool | None) -> bool | None:
         text = annotations.get(name)
-        if text in ("true", "false"):
-            redirect = text == "true"
-        elif text is not None:
-            message = f"{shown(text)} is neither 'true' nor 'false'; the default stays"
-            findings.warning(ref, _field(name), "InvalidAnnotation", message)
+        if text is None:
+            return usual
+        if text in words:
+            return words[text]
+        allowed = " nor ".join(repr(word) for word in words)
+        message = f"{shown(text)} is neither {allowed}; the default stays"
+        findings.warning(ref, _field(name), "InvalidAnnotation", message)
+        return usual
+
+    redirect = choice(NGINX + "ssl-redirect", _FLAG, True)
+    redirect = choice(OURS + "ssl-redirect", _FLAG, redirect)  # ours is read last: it wins
     return Wishes(
         body_bytes_max=BODY_BYTES_MAX if body is None else body,
         connect_ms=number(NGINX + "proxy-connect-timeout", _SECONDS, seconds, 1_000, DURATION_MS_MAX),
         read_ms=number(NGINX + "proxy-read-timeout", _SECONDS, seconds, 1_000, 24 * DURATION_MS_MAX),
         send_ms=number(NGINX + "proxy-send-timeout", _SECONDS, seconds, 1_000, 24 * DURATION_MS_MAX),
-        redirect_https=redirect,
+        redirect_https=bool(redirect),
+        force_redirect=bool(choice(NGINX + "force-ssl-redirect", _FLAG, False)),
+        string_prefix=choice(OURS + "implementation-specific", IMPLEMENTATION_SPECIFIC, None),
         filters=(Delay(delay),) if delay else (),
     )
+
+
+def _open_to_all(text: str) -> bool:
+    return {"0.0.0.0/0", "::/0"} <= {part.strip() for part in text.split(",")}
 
 
 def _field(name: str) -> str:

@@ -1,14 +1,16 @@
-"""Raw objects to Model: the whole judgement in one pure call.
+"""Raw objects to Model: the whole judgement, in a form that costs what has changed.
 
 Called by the controller's loop for each batch, by `edge check` and by `edge explain`. Never does
 I/O and reads no clock: the same store and settings give the same Model, in any order of arrival.
 
-    model = build_model(store, settings, source.diagnostics)          # everything that can be served
-    model = build_model(store, settings, source.diagnostics, refused) # without what C or BPF refused
+    builder = ModelBuilder(settings)
+    model = builder.update(store, changed, source.diagnostics, refused)  # changed: keys since the last call
+    model = build_model(store, settings, source.diagnostics, refused)    # the same, from nothing
 
 ``refused`` are error Diagnostics: the objects that they name are left out, the rest is served, and
 they are in ``model.diagnostics``. Listeners come from `listeners_of(options)`: --http in order, then
---https; EdgePolicy's trustedProxies are added here.
+--https; EdgePolicy's trustedProxies are added here. What did not change is handed on as the same object
+(Route, endpoints tuple, Certificate), which is how edge/snapshot finds what did.
 """
 
 from __future__ import annotations
@@ -17,39 +19,38 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
-from edge.model.certificates import secret_certificate
 from edge.model.diagnostics import Diagnostic, ObjectRef
 from edge.model.edgepolicy import policies as read_policies
-from edge.model.endpoints import Services
-from edge.model.findings import Findings
-from edge.model.ingress import Taken, take_ingresses
-from edge.model.ingress_class import class_rule
+from edge.model.findings import Findings, Ledger
+from edge.model.ingress import Identity, Reading, RouteWish, read_ingress
+from edge.model.ingress_class import ClassRule, class_rule
 from edge.model.names import covers
+from edge.model.ordered import Ordered
 from edge.model.precedence import order
-from edge.model.types import (
-    Certificate,
-    Endpoint,
-    Listener,
-    Model,
-    Network,
-    Policy,
-    Route,
-    Transport,
-    UpstreamKey,
-)
+from edge.model.server_names import ServerNames
+from edge.model.types import Certificate, Listener, Model, Network, Policy, Route, Transport
+from edge.model.upstreams import Upstreams
 from edge.options import Options, parse_address
-from edge.resources.kinds import Problem, Secret
-from edge.resources.store import ResourceStore
+from edge.resources.kinds import RESOLVED_NAME, Ingress
+from edge.resources.store import Key, ResourceStore
+
+_NONE = Reading()
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """What the options say about the model. ``default_certificate``: see `certificates.given_certificate`."""
+    """What the options say about the model. ``default_certificate``: see `certificates.given_certificate`.
+
+    ``zone``: where this node stands, for topology hints; ``external_allowed``: addresses that a Service of
+    type ExternalName may have although they are this node's, of loopback or of the link.
+    """
 
     listeners: tuple[Listener, ...] = ()
     ingress_class: str = "edge"
     watch_ingress_without_class: bool = False
     default_certificate: Certificate | None = None
+    zone: str = ""
+    external_allowed: tuple[Network, ...] = ()
 
 
 def listeners_of(options: Options) -> tuple[Listener, ...]:
@@ -71,112 +72,181 @@ def build_model(
     source_diagnostics: Iterable[Diagnostic] = (),
     refused: Iterable[Diagnostic] = (),
 ) -> Model:
-    """Link and judge all objects of the store."""
-    findings = Findings()
-    for diagnostic in source_diagnostics:
-        findings.take(diagnostic)
-    left_out = set()
-    for diagnostic in refused:
-        findings.take(diagnostic)
-        left_out.add(diagnostic.object)
-
-    rule = class_rule(store, settings.ingress_class, settings.watch_ingress_without_class, findings)
-    taken = take_ingresses(store, rule, left_out, findings)
-    endpoints = _endpoints(store, taken, left_out, findings)
-    certificates = _certificates(store, taken, left_out, findings)
-    policies = tuple(policy for policy in read_policies(store, findings) if policy.object not in left_out)
-
-    default = settings.default_certificate
-    secured = {name for certificate in certificates for name in certificate.names}
-    if default is not None:
-        secured |= {name for name, (_, _, secret) in taken.secrets.items() if not secret}
-        certificates = (default, *certificates)
-    tls_served = any(listener.transport is Transport.TLS for listener in settings.listeners)
-    routes = _routes(taken, secured if tls_served else set())
-    return Model(
-        listeners=_listeners(settings.listeners, policies),
-        routes=routes,
-        upstreams=tuple(upstream for _, upstream in sorted(taken.upstreams.items())),
-        endpoints=endpoints,
-        certificates=certificates,
-        policies=policies,
-        diagnostics=findings.sorted(),
-    )
+    """Link and judge all objects of the store, from nothing."""
+    return ModelBuilder(settings).update(store, store.all_keys(), source_diagnostics, refused)
 
 
-def _routes(taken: Taken, secured: set[str]) -> tuple[Route, ...]:
-    """Routes by precedence; those of a host with a usable certificate send plain requests to https."""
-    result = []
-    for wish in taken.routes.values():
-        host = wish.route.host
-        if (
-            wish.redirect
-            and host
-            and any(covers(name, host) for name in (host, "." + host.partition(".")[2]) if name in secured)
-        ):
-            result.append(replace(wish.route, redirect_https=True))
-        else:
-            result.append(wish.route)
-    return tuple(sorted(result, key=order))
+class ModelBuilder:
+    """What is known of every object, and what of it must be looked at again when one changes."""
 
+    def __init__(self, settings: ModelSettings) -> None:
+        self._settings = settings
+        self._tls_served = any(one.transport is Transport.TLS for one in settings.listeners)
+        self._ledger = Ledger()
+        self._rule = ClassRule("", False, False)
+        self._started = False
+        self._refused: dict[ObjectRef, Diagnostic] = {}
+        self._readings: dict[tuple[str, str], Reading] = {}
+        self._claims: dict[Identity, list[RouteWish]] = {}  # what can be served first, then the oldest
+        self._routes: Ordered[Route] = Ordered()
+        self._keys: dict[Identity, tuple[object, ...]] = {}  # of _routes
+        self._hosts: dict[str, set[Identity]] = {}
+        self._below: dict[str, set[str]] = {}  # ".x.org" → hosts one label below it
+        self._names = ServerNames(self._ledger, settings.default_certificate)
+        self.upstreams = Upstreams(self._ledger, settings.zone, settings.external_allowed)
+        self._policies: tuple[Policy, ...] = ()
+        self._listeners = settings.listeners
 
-def _endpoints(
-    store: ResourceStore, taken: Taken, left_out: set[ObjectRef], findings: Findings
-) -> dict[UpstreamKey, tuple[Endpoint, ...]]:
-    """Endpoints of every upstream; what names none is kept with an empty list and answers 503."""
-    services = Services(store, findings)
-    chosen = {key: services.choose(key.namespace, key.service, key.port) for key in sorted(taken.upstreams)}
-    result: dict[UpstreamKey, tuple[Endpoint, ...]] = {}
-    for key, choice in chosen.items():
-        refused = ObjectRef("Service", key.namespace, key.service) in left_out
-        if refused or isinstance(choice, Problem):
-            result[key] = ()
-        else:
-            result[key] = services.endpoints(key.namespace, key.service, choice)
-    for wish in taken.routes.values():
-        choice = chosen[wish.route.references[0][0]]
-        if isinstance(choice, Problem):
-            findings.error(wish.ref, f"{wish.where}.{choice.field}", choice.reason, choice.message)
-    return result
+    def update(
+        self,
+        store: ResourceStore,
+        changed: Iterable[Key],
+        source_diagnostics: Iterable[Diagnostic] = (),
+        refused: Iterable[Diagnostic] = (),
+    ) -> Model:
+        """Take in what changed in the store since the last call, and give the Model of now."""
+        touched = set(changed)
+        self._ledger.put("source", source_diagnostics)
+        touched |= self._refuse(refused)
+        by_kind: dict[str, list[tuple[str, str]]] = {}
+        for kind, namespace, name in touched:
+            by_kind.setdefault(kind, []).append((namespace, name))
 
+        ingresses = by_kind.get("Ingress", [])
+        if "IngressClass" in by_kind or not self._started:
+            findings = Findings()
+            settings = self._settings
+            rule = class_rule(store, settings.ingress_class, settings.watch_ingress_without_class, findings)
+            self._ledger.put("IngressClass", findings.all())
+            if rule != self._rule:
+                self._rule = rule
+                ingresses = [key[1:] for key in store.all_keys() if key[0] == "Ingress"]
+                ingresses += [place for place in self._readings if store.get("Ingress", *place) is None]
+        claimed: set[Identity] = set()
+        for place in ingresses:
+            claimed |= self._read(store, place)
+        for identity in claimed:
+            self._claim(identity)
+        secured = self._names.settle(store, by_kind.get("Secret", ()), self._refused)
+        again: set[Identity] = set(claimed)
+        for name in secured:
+            again |= self._served_under(name)
+        for identity in again:
+            self._finish(identity)
+        services = {*by_kind.get("Service", ()), *self.upstreams.of_slices(store, by_kind)}
+        self.upstreams.settle(store, services, by_kind.get(RESOLVED_NAME, ()), self._refused)
+        if "EdgePolicy" in by_kind or not self._started:
+            self._read_policies(store)
+        self._started = True
+        return Model(
+            listeners=self._listeners,
+            routes=self._routes.values(),
+            upstreams=self.upstreams.all(),
+            endpoints=self.upstreams.endpoints(),
+            certificates=self._names.certificates(),
+            policies=self._policies,
+            diagnostics=self._ledger.sorted(),
+        )
 
-def _certificates(
-    store: ResourceStore, taken: Taken, left_out: set[ObjectRef], findings: Findings
-) -> tuple[Certificate, ...]:
-    """One certificate for each Secret that a tls section names, with the names that it is for."""
-    secrets = {(namespace, name): decoded for namespace, name, decoded in store.typed("Secret")}
-    names: dict[tuple[str, str], list[str]] = {}
-    for server_name, (ref, where, secret) in sorted(taken.secrets.items()):
-        if not secret:
-            continue  # the default certificate
-        place = (ref.namespace, secret)
-        if place in secrets:
-            names.setdefault(place, []).append(server_name)
-        else:
-            message = f"there is no Secret {ref.namespace}/{secret[:253]}; the default certificate is served"
-            findings.error(ref, where, "SecretNotFound", message)
-    result = []
-    for (namespace, name), server_names in sorted(names.items()):
-        secret_ref = ObjectRef("Secret", namespace, name)
-        decoded = secrets[namespace, name]
-        if secret_ref in left_out:
-            continue
-        if isinstance(decoded, Problem):
-            findings.problem(secret_ref, decoded)
-            continue
-        assert isinstance(decoded, Secret)
-        certificate = secret_certificate(secret_ref, decoded, tuple(server_names))
-        if isinstance(certificate, Problem):
-            findings.problem(secret_ref, certificate)
-        else:
-            result.append(certificate)
-    return tuple(result)
+    def _refuse(self, refused: Iterable[Diagnostic]) -> set[Key]:
+        """Shape: the objects that are left out now and were not before, or the other way round."""
+        new = {diagnostic.object: diagnostic for diagnostic in refused}
+        differing = new.keys() ^ self._refused.keys()
+        self._refused = new
+        self._ledger.put("refused", new.values())
+        return {(ref.kind, ref.namespace, ref.name) for ref in differing}
 
+    # ---- Ingresses -------------------------------------------------------------------------
 
-def _listeners(listeners: tuple[Listener, ...], policies: tuple[Policy, ...]) -> tuple[Listener, ...]:
-    """Listeners with the trusted proxies of all policies."""
-    networks: set[Network] = set()
-    for policy in policies:
-        networks.update(policy.trusted_proxies)
-    trusted = tuple(sorted(networks, key=lambda net: (net.version, int(net.network_address), net.prefixlen)))
-    return tuple(replace(listener, trusted_proxies=trusted) for listener in listeners)
+    def _read(self, store: ResourceStore, place: tuple[str, str]) -> set[Identity]:
+        """Read one Ingress again; shape: what it asked for and what it asks for now."""
+        ref = ObjectRef("Ingress", *place)
+        decoded = store.decoded("Ingress", *place)
+        new = _NONE
+        if decoded is not None and not (isinstance(decoded, Ingress) and not self._rule.serves(decoded)):
+            new = read_ingress(decoded, ref, self._rule.string_prefix)  # type: ignore[arg-type]
+            if ref in self._refused:
+                new = Reading(found=new.found)
+        old = self._readings.pop(place, _NONE)
+        if new is not _NONE:
+            self._readings[place] = new
+        self._ledger.put(ref, new.found)
+        touched = set()
+        for wish in old.routes:
+            self._claims[wish.identity].remove(wish)
+            touched.add(wish.identity)
+        for wish in new.routes:
+            claims = self._claims.setdefault(wish.identity, [])
+            claims.append(wish)
+            if len(claims) > 1:
+                claims.sort(key=lambda one: (one.upstream is None, one.age))
+            touched.add(wish.identity)
+        self._names.replace(old.secrets, new.secrets)
+        return touched
+
+    def _claim(self, identity: Identity) -> None:
+        """Say who of those that want the same gets it: the oldest of those that lead somewhere."""
+        claims = self._claims[identity]
+        found = Findings()
+        for loser in claims[1:]:
+            host, word, path = identity
+            shown_host = ("*" + host if host.startswith(".") else host) or "any host"
+            message = f"{shown_host} {word} {path} is served by {claims[0].ref}"
+            found.error(loser.ref, loser.where, "Conflict", message)
+        self._ledger.put(("claim", identity), found.all())
+        self.upstreams.use(identity, claims[0] if claims else None)
+        host = identity[0]
+        if claims:
+            self._hosts.setdefault(host, set()).add(identity)
+            if host and not host.startswith("."):
+                self._below.setdefault("." + host.partition(".")[2], set()).add(host)
+            return
+        del self._claims[identity]
+        held = self._hosts.get(host, set())
+        held.discard(identity)
+        if not held:
+            self._hosts.pop(host, None)
+            self._below.get("." + host.partition(".")[2], set()).discard(host)
+
+    def _served_under(self, name: str) -> set[Identity]:
+        """Shape: the routes of the hosts that a certificate's name covers."""
+        hosts = {name, *self._below.get(name, ())} if name.startswith(".") else {name}
+        return {identity for host in hosts for identity in self._hosts.get(host, ())}
+
+    def _finish(self, identity: Identity) -> None:
+        """Put a route into the order, with what depends on others: whether plain requests go to https."""
+        host = identity[0]
+        claims = self._claims.get(identity)
+        if not claims:
+            key = self._keys.pop(identity, None)
+            if key is not None:
+                self._routes.remove(key)
+            return
+        wish = claims[0]
+        redirect = wish.forced
+        if self._tls_served and wish.redirect and host:
+            parent = "." + host.partition(".")[2]
+            redirect = redirect or any(covers(one, host) and self._names.has(one) for one in (host, parent))
+        route = wish.route
+        if route.redirect_https != redirect:
+            route = replace(route, redirect_https=redirect)
+        key = order(route)
+        old = self._routes.get(key)
+        if old is None or old != route:
+            self._routes.put(key, route)
+        self._keys[identity] = key
+
+    # ---- the rest --------------------------------------------------------------------------
+
+    def _read_policies(self, store: ResourceStore) -> None:
+        findings = Findings()
+        found = read_policies(store, findings)
+        self._ledger.put("EdgePolicy", findings.all())
+        self._policies = tuple(policy for policy in found if policy.object not in self._refused)
+        networks: set[Network] = set()
+        for policy in self._policies:
+            networks.update(policy.trusted_proxies)
+        trusted = tuple(
+            sorted(networks, key=lambda net: (net.version, int(net.network_address), net.prefixlen))
+        )
+        self._listeners = tuple(replace(one, trusted_proxies=trusted) for one in self._settings.listeners)

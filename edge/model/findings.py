@@ -1,16 +1,20 @@
-"""Collecting diagnostics while a model is built: one list, each finding once.
+"""Collecting diagnostics while a model is built: each finding once, kept by where it came from.
 
-Used by every module of edge/model and gone when `build_model` returns. Never raises.
+`Findings` is what one part collects; `Ledger` holds the parts of a model that is built again and again,
+so that a part that did not change is not judged again. Never raises.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterable
+
 from edge.model.diagnostics import Diagnostic, ObjectRef, Severity
+from edge.model.ordered import Ordered
 from edge.resources.kinds import Problem
 
 
 class Findings:
-    """What is wrong, in no order; `sorted()` gives it in the order of objects and fields."""
+    """What is wrong, in no order; `all()` gives it as a set."""
 
     def __init__(self) -> None:
         self._found: set[Diagnostic] = set()
@@ -27,10 +31,45 @@ class Findings:
         """Note a Problem of the resources layer as an error of the object."""
         self.error(ref, problem.field, problem.reason, problem.message)
 
-    def take(self, diagnostic: Diagnostic) -> None:
-        """Note a finished Diagnostic of somebody else."""
-        self._found.add(diagnostic)
+    def all(self) -> frozenset[Diagnostic]:
+        """Return what was found so far."""
+        return frozenset(self._found)
+
+
+class Ledger:
+    """Findings by their source; a finding that two sources share is shown once."""
+
+    def __init__(self) -> None:
+        self._parts: dict[Hashable, frozenset[Diagnostic]] = {}
+        self._holders: dict[Diagnostic, int] = {}
+        self._sorted: Ordered[Diagnostic] = Ordered()
+
+    def put(self, source: Hashable, found: Iterable[Diagnostic]) -> None:
+        """Replace what one source has found."""
+        new = frozenset(found)
+        old = self._parts.get(source, frozenset())
+        if new == old:
+            return
+        for one in old - new:
+            self._holders[one] -= 1
+            if not self._holders[one]:
+                del self._holders[one]
+                self._sorted.remove(_key(one))
+        for one in new - old:
+            holders = self._holders.get(one, 0)
+            self._holders[one] = holders + 1
+            if not holders:
+                self._sorted.put(_key(one), one)
+        if new:
+            self._parts[source] = new
+        else:
+            self._parts.pop(source, None)
 
     def sorted(self) -> tuple[Diagnostic, ...]:
         """Shape: every finding once, by object, field and reason."""
-        return tuple(sorted(self._found))
+        return self._sorted.values()
+
+
+def _key(one: Diagnostic) -> tuple[str, ...]:
+    ref = one.object
+    return (ref.kind, ref.namespace, ref.name, one.field, one.reason, one.message, one.severity)

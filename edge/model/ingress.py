@@ -1,73 +1,83 @@
-"""Ingress objects to routes, upstreams and certificate wishes.
+"""One Ingress to the routes, upstreams and certificates that it asks for, by itself.
 
-Called by build.py. Ingresses are taken oldest first (creation time; those without one after them, by
-namespace and name), and what is taken stays: of two rules for the same host, path and type, or of two
-secrets for one server name, the later object loses and gets the Diagnostic.
+Called by build.py for each Ingress that is new or changed; pure, so that what it returns can be kept. Who
+gets what of several Ingresses that ask for the same is build.py's to say.
 Source: networking.k8s.io/v1 Ingress; ingress-nginx where the API leaves it open.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from edge.model import annotations as notes
-from edge.model.diagnostics import ObjectRef
+from edge.model.diagnostics import Diagnostic, ObjectRef
 from edge.model.findings import Findings
-from edge.model.ingress_class import ClassRule
-from edge.model.names import host_of, path_of, path_problem
-from edge.model.precedence import DEFAULT
+from edge.model.names import covers, host_of, path_of, path_problem
+from edge.model.precedence import DEFAULT, STRING_PREFIX
 from edge.model.types import PathType, Route, RouteKey, Upstream, UpstreamKey
 from edge.resources.kinds import Ingress, IngressPath, IngressSpec, IngressTarget, Problem, shown
-from edge.resources.store import ResourceStore
 
-_PATH_TYPES = {
-    "Exact": PathType.EXACT,
-    "Prefix": PathType.PREFIX,
-    # Up to the class; ingress-nginx takes it as a prefix unless use-regex says otherwise.
-    "ImplementationSpecific": PathType.PREFIX,
-}
+Age = tuple[float, str, str]
+Identity = tuple[str, str, str]  # host, type as a word, path: what two objects cannot both have
+
+_WORDS = {"Exact": "Exact", "Prefix": "Prefix", "ImplementationSpecific": "Prefix"}
+_SOLVER_PATH = "/.well-known/acme-challenge/"
 
 
 @dataclass(frozen=True, slots=True)
 class RouteWish:
-    """A route as an Ingress asks for it. ``where``: field of the Service reference in the object."""
+    """A route as an Ingress asks for it. ``where``: its field; ``target``: field of the Service reference.
+
+    ``upstream`` None: what it names cannot be served, and the route answers 503. ``redirect``: to https
+    where there is a certificate; ``forced``: to https in any case.
+    """
 
     route: Route
+    age: Age
     ref: ObjectRef
     where: str
+    target: str
+    upstream: Upstream | None
     redirect: bool
+    forced: bool
+
+    @property
+    def identity(self) -> Identity:
+        """What no other route may have."""
+        return (self.route.host, self.route.key.path_type, self.route.path)
 
 
-@dataclass(slots=True)
-class Taken:
-    """What the Ingresses of the store add up to; ``secrets``: server name → (Ingress, field, Secret)."""
+@dataclass(frozen=True, slots=True)
+class SecretWish:
+    """A server name and the Secret for it; ``secret`` "": the default certificate."""
 
-    routes: dict[tuple[str, str, str], RouteWish] = field(default_factory=dict)
-    upstreams: dict[UpstreamKey, Upstream] = field(default_factory=dict)
-    secrets: dict[str, tuple[ObjectRef, str, str]] = field(default_factory=dict)
+    name: str
+    secret: str
+    age: Age
+    ref: ObjectRef
+    where: str
 
 
-def take_ingresses(
-    store: ResourceStore, rule: ClassRule, refused: Iterable[ObjectRef], findings: Findings
-) -> Taken:
-    """Read all Ingresses that are ours, oldest first."""
-    left_out = set(refused)
-    ours: list[tuple[tuple[float, str, str], Ingress, ObjectRef]] = []
-    for namespace, name, decoded in store.typed("Ingress"):
-        ref = ObjectRef("Ingress", namespace, name)
-        if isinstance(decoded, Problem):
-            findings.problem(ref, decoded)
-            continue
-        assert isinstance(decoded, Ingress)
-        if ref not in left_out and rule.serves(decoded):
-            ours.append(((_created(decoded, ref, findings), namespace, name), decoded, ref))
-    taken = Taken()
-    for _, ingress, ref in sorted(ours, key=lambda entry: entry[0]):
-        _Reader(ingress, ref, taken, findings).read()
-    return taken
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one Ingress asks for, and what is wrong with it by itself."""
+
+    routes: tuple[RouteWish, ...] = ()
+    secrets: tuple[SecretWish, ...] = ()
+    found: frozenset[Diagnostic] = frozenset()
+
+
+def read_ingress(ingress: Ingress | Problem, ref: ObjectRef, string_prefix: bool = False) -> Reading:
+    """Read one Ingress. ``string_prefix``: what its class says of ImplementationSpecific."""
+    findings = Findings()
+    if isinstance(ingress, Problem):
+        findings.problem(ref, ingress)
+        return Reading(found=findings.all())
+    reader = _Reader(ingress, ref, findings, string_prefix)
+    reader.read()
+    return Reading(tuple(reader.routes.values()), tuple(reader.secrets.values()), findings.all())
 
 
 def _created(ingress: Ingress, ref: ObjectRef, findings: Findings) -> float:
@@ -85,20 +95,24 @@ def _created(ingress: Ingress, ref: ObjectRef, findings: Findings) -> float:
 
 
 class _Reader:
-    """Reads one Ingress into what is taken already."""
+    """Reads one Ingress."""
 
-    def __init__(self, ingress: Ingress, ref: ObjectRef, taken: Taken, findings: Findings) -> None:
+    def __init__(self, ingress: Ingress, ref: ObjectRef, findings: Findings, string_prefix: bool) -> None:
         self.spec = ingress.spec or IngressSpec()
         self.annotations = ingress.metadata.annotations or {}
         self.ref = ref
-        self.taken = taken
         self.findings = findings
+        self.string_prefix = string_prefix
+        self.age = (_created(ingress, ref, findings), ref.namespace, ref.name)
+        self.routes: dict[Identity, RouteWish] = {}
+        self.secrets: dict[str, SecretWish] = {}
 
     def read(self) -> None:
         wishes = notes.read(self.annotations, self.ref, self.findings)
         if wishes is None:
             return
         self.wishes = wishes
+        self.policy, self.times = _policy(wishes)
         spec = self.spec
         if not spec.rules and spec.default_backend is None:
             self.findings.error(self.ref, "spec", "Empty", "has neither rules nor a default backend")
@@ -120,7 +134,8 @@ class _Reader:
         if spec.default_backend is not None:
             # Without rules it takes what nobody else takes; with rules, the rest of their hosts.
             for host in [""] if not spec.rules else hosts:
-                self._route(host, "/", "/", DEFAULT, spec.default_backend, 0, 0, "spec.defaultBackend")
+                where = "spec.defaultBackend"
+                self._route(host, "/", "/", DEFAULT, spec.default_backend, (0, 0), where, where)
         self._tls(hosts)
 
     def _host(self, written: str | None, where: str) -> str | None:
@@ -134,74 +149,74 @@ class _Reader:
 
     def _path(self, host: str, path: IngressPath, index: int, place: int, where: str) -> None:
         written = path.path or ""
-        path_type = _PATH_TYPES.get(path.path_type or "")
-        if path_type is None:
+        word = _WORDS.get(path.path_type or "")
+        if word is None:
             reason = "InvalidValue" if path.path_type else "Required"
-            message = f"{shown(path.path_type or '')} is none of {', '.join(_PATH_TYPES)}"
+            message = f"{shown(path.path_type or '')} is none of {', '.join(_WORDS)}"
             self.findings.error(self.ref, f"{where}.pathType", reason, message)
             return
-        if not written and path.path_type == "ImplementationSpecific":
-            written = "/"
+        if path.path_type == "ImplementationSpecific":
+            written = written or "/"
+            asked = self.wishes.string_prefix
+            if self.string_prefix if asked is None else asked:
+                word = STRING_PREFIX
         problem = path_problem(written)
         if problem:
             self.findings.error(self.ref, f"{where}.path", "InvalidPath", f"{shown(written)} {problem}")
             return
-        type_word = "Exact" if path_type is PathType.EXACT else "Prefix"
-        self._route(
-            host,
-            path_of(written, path_type),
-            written,
-            type_word,
-            path.backend,
-            index,
-            place,
-            f"{where}.backend",
-        )
+        normal = path_of(written) if word == "Prefix" else written
+        self._route(host, normal, written, word, path.backend, (index, place), where, f"{where}.backend")
 
     def _route(
         self,
         host: str,
         path: str,
         written: str,
-        type_word: str,
+        word: str,
         target: IngressTarget,
-        index: int,
-        place: int,
+        place: tuple[int, int],
         where: str,
+        backend: str,
     ) -> None:
-        identity = (host, type_word, path)
-        other = self.taken.routes.get(identity)
-        if other is not None:
+        if (host, word, path) in self.routes:
             shown_host = ("*" + host if host.startswith(".") else host) or "any host"
-            message = f"{shown_host} {type_word} {path} is served by {other.ref}"
-            if other.ref == self.ref:
-                message = f"{shown_host} {type_word} {path} stands twice; the first is served"
-            if (type_word, where) != (DEFAULT, "spec.defaultBackend") or other.ref != self.ref:
-                self.findings.error(self.ref, where.removesuffix(".backend"), "Conflict", message)
+            message = f"{shown_host} {word} {path} stands twice; the first is served"
+            self.findings.error(self.ref, where, "Conflict", message)
             return
-        upstream = self._upstream(target, where)
-        if upstream is None:
-            return
-        key = RouteKey("Ingress", self.ref.namespace, self.ref.name, host, type_word, path)
+        upstream = self._upstream(target, backend)
+        key = RouteKey("Ingress", self.ref.namespace, self.ref.name, host, word, path)
+        wishes = self.wishes
         route = Route(
             key=key,
             host=host,
             path=path,
-            path_type=PathType.EXACT if type_word == "Exact" else PathType.PREFIX,
-            references=((upstream.key, 1),),
-            filters=self.wishes.filters,
-            body_bytes_max=self.wishes.body_bytes_max,
+            path_type={"Exact": PathType.EXACT, STRING_PREFIX: PathType.STRING_PREFIX}.get(
+                word, PathType.PREFIX
+            ),
+            references=((upstream.key, 1),) if upstream else (),
+            filters=wishes.filters,
+            redirect_https=wishes.force_redirect,
+            body_bytes_max=wishes.body_bytes_max,
             path_written=written,
-            service=f"{upstream.key.service}:{upstream.key.port}",
-            rule_index=index,
-            path_index=place,
+            service=f"{upstream.key.service}:{upstream.key.port}" if upstream else "",
+            rule_index=place[0],
+            path_index=place[1],
         )
-        self.taken.upstreams[upstream.key] = upstream
-        self.taken.routes[identity] = RouteWish(
-            route, self.ref, f"{where}.service", self.wishes.redirect_https
+        solver = path.startswith(_SOLVER_PATH)  # asked over plain HTTP before there is a certificate
+        redirect = wishes.redirect_https and not solver
+        self.routes[host, word, path] = RouteWish(
+            route,
+            self.age,
+            self.ref,
+            where,
+            f"{backend}.service",
+            upstream,
+            redirect,
+            wishes.force_redirect and not solver,
         )
 
     def _upstream(self, target: IngressTarget, where: str) -> Upstream | None:
+        """Find what a route leads to; None: it answers 503, rather than falling to a shorter path."""
         service = target.service
         if target.resource is not None:
             both = service is not None
@@ -230,16 +245,7 @@ class _Reader:
             message = f"{shown(service.name)} {shown(word)} names no Service port"
             self.findings.error(self.ref, f"{where}.service.name", "InvalidName", message)
             return None
-        wishes = self.wishes
-        policy, values = "", {}
-        for name in ("connect_ms", "read_ms", "send_ms"):
-            value = getattr(wishes, name)
-            if value is not None:
-                values[name] = value
-        if values:
-            text = ",".join(f"{name}={value}" for name, value in sorted(values.items()))
-            policy = hashlib.sha256(text.encode()).hexdigest()[:16]
-        return Upstream(UpstreamKey(self.ref.namespace, service.name, word, policy), **values)
+        return Upstream(UpstreamKey(self.ref.namespace, service.name, word, self.policy), **self.times)
 
     def _tls(self, rule_hosts: list[str]) -> None:
         for index, section in enumerate(self.spec.tls or ()):
@@ -247,15 +253,30 @@ class _Reader:
             names = []
             for place, written in enumerate(section.hosts or ()):
                 host = self._host(written, f"{where}.hosts[{place}]")
-                if host:
-                    names.append(host)
+                if not host:
+                    continue
+                names.append(host)
+                if rule_hosts != [""] and not any(covers(host, rule) for rule in rule_hosts):
+                    message = f"{shown(written)} is the host of no rule of this Ingress"
+                    self.findings.warning(self.ref, f"{where}.hosts[{place}]", "UnusedTlsHost", message)
             if not section.hosts:
                 names = [host for host in rule_hosts if host]
             for name in names:
-                other = self.taken.secrets.get(name)
-                wish = (self.ref, f"{where}.secretName", section.secret_name or "")
+                other = self.secrets.get(name)
+                secret = section.secret_name or ""
                 if other is None:
-                    self.taken.secrets[name] = wish
-                elif (other[0].namespace, other[2]) != (self.ref.namespace, wish[2]):
-                    message = f"{name} has its certificate from {other[0]}"
+                    self.secrets[name] = SecretWish(name, secret, self.age, self.ref, where)
+                elif other.secret != secret:
+                    message = f"{name} has its certificate from {other.where} already"
                     self.findings.error(self.ref, where, "Conflict", message)
+
+
+def _policy(wishes: notes.Wishes) -> tuple[str, dict[str, int]]:
+    """Shape: the digest that tells two policies of a Service apart, and the times other than the default."""
+    times = {
+        name: value
+        for name in ("connect_ms", "read_ms", "send_ms")
+        if (value := getattr(wishes, name)) is not None
+    }
+    text = ",".join(f"{name}={value}" for name, value in sorted(times.items()))
+    return (hashlib.sha256(text.encode()).hexdigest()[:16] if times else ""), times

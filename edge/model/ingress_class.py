@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edge.model.annotations import IMPLEMENTATION_SPECIFIC, OURS
 from edge.model.diagnostics import ObjectRef
 from edge.model.findings import Findings
-from edge.resources.kinds import Ingress, IngressClass, Problem
+from edge.resources.kinds import Ingress, IngressClass, Problem, shown
 from edge.resources.store import ResourceStore
 
 CONTROLLER = "xdp-edge.dev/ingress-controller"
@@ -23,11 +24,15 @@ DEFAULT_ANNOTATION = "ingressclass.kubernetes.io/is-default-class"
 
 @dataclass(frozen=True, slots=True)
 class ClassRule:
-    """``name``: the class that we serve; ``held``: not somebody else's; ``default``: also without class."""
+    """``name``: the class that we serve; ``held``: not somebody else's; ``default``: also without class.
+
+    ``string_prefix``: what pathType ImplementationSpecific means in it.
+    """
 
     name: str
     held: bool
     default: bool
+    string_prefix: bool = False
 
     def serves(self, ingress: Ingress) -> bool:
         """Say whether the Ingress is ours."""
@@ -42,7 +47,7 @@ class ClassRule:
 
 def class_rule(store: ResourceStore, name: str, without_class: bool, findings: Findings) -> ClassRule:
     """Read the IngressClasses."""
-    held, default = True, without_class
+    held, default, string_prefix = True, without_class, False
     for _, found, decoded in store.typed("IngressClass"):
         ref = ObjectRef("IngressClass", "", found)
         if isinstance(decoded, Problem):
@@ -55,7 +60,14 @@ def class_rule(store: ResourceStore, name: str, without_class: bool, findings: F
             held = ours
             annotations = decoded.metadata.annotations or {}
             default = default or (ours and annotations.get(DEFAULT_ANNOTATION) == "true")
+            meaning = annotations.get(OURS + "implementation-specific")
+            if meaning in IMPLEMENTATION_SPECIFIC:
+                string_prefix = ours and IMPLEMENTATION_SPECIFIC[meaning]
+            elif meaning is not None and ours:
+                message = f"{shown(meaning)} is none of {', '.join(IMPLEMENTATION_SPECIFIC)}; 'prefix' stays"
+                field = f"metadata.annotations[{OURS}implementation-specific]"
+                findings.warning(ref, field, "InvalidAnnotation", message)
         elif ours:
             message = f"this instance serves the class '{name}' (--ingress-class), not this one"
             findings.warning(ref, "metadata.name", "OtherClass", message)
-    return ClassRule(name, held, default)
+    return ClassRule(name, held, default, string_prefix)

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import re
 
-from edge.model.types import PathType
-
 HOST_BYTES_MAX = 253
 PATH_BYTES_MAX = 1024  # the exchange copies what it needs of a route: at most 1 KiB (design page §2)
 
@@ -57,6 +55,6 @@ def path_problem(path: str) -> str:
     return ""
 
 
-def path_of(path: str, path_type: PathType) -> str:
-    """Shape: the path as the matcher compares it; a prefix has no final slash unless it is '/'."""
-    return path if path_type is PathType.EXACT else path.rstrip("/") or "/"
+def path_of(path: str) -> str:
+    """Shape: a prefix as the matcher compares it: without final slash unless it is '/'."""
+    return path.rstrip("/") or "/"

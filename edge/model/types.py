@@ -28,6 +28,7 @@ class PathType(Enum):
 
     EXACT = 1
     PREFIX = 2
+    STRING_PREFIX = 4
 
 
 class EndpointState(Enum):

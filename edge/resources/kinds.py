@@ -135,6 +135,7 @@ class ServiceSpec(Struct, frozen=True):
 
     type: str | None = None
     cluster_ip: str | None = msgspec.field(default=None, name="clusterIP")
+    external_name: str | None = None
     ports: list[ServicePort] | None = None
 
 
@@ -153,12 +154,25 @@ class EndpointConditions(Struct, frozen=True):
     terminating: bool | None = None
 
 
+class ZoneHint(Struct, frozen=True):
+    """ForZone."""
+
+    name: str
+
+
+class EndpointHints(Struct, frozen=True):
+    """EndpointHints."""
+
+    for_zones: list[ZoneHint] | None = None
+
+
 class SliceEndpoint(Struct, frozen=True):
     """Endpoint of a slice."""
 
     addresses: list[str]
     conditions: EndpointConditions | None = None
     zone: str | None = None
+    hints: EndpointHints | None = None
 
 
 class SlicePort(Struct, frozen=True):
@@ -220,6 +234,11 @@ class EdgePolicy(Struct, frozen=True):
 
     metadata: Metadata
     spec: EdgePolicySpec | None = None
+
+
+# What the controller's resolver says about a host name: {"addresses": [...], "own": [...], "error": ""}.
+# It lies in the store as objects do, under the name; no file can hold one (it is not in KINDS).
+RESOLVED_NAME = "ResolvedName"
 
 
 @dataclass(frozen=True, slots=True)

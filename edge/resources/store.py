@@ -59,6 +59,12 @@ class ResourceStore:
         """Return one raw object, None when it is not there."""
         return self._objects.get(kind, {}).get((namespace, name))
 
+    def objects(self) -> list[tuple[Key, Mapping[str, Any]]]:
+        """Shape: every object with its key, in no order."""
+        return [
+            ((kind, *place), raw) for kind, objects in self._objects.items() for place, raw in objects.items()
+        ]
+
     def of_kind(self, kind: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
         """Shape: (namespace, name, raw), by namespace and name."""
         for (namespace, name), raw in sorted(self._objects.get(kind, {}).items(), key=lambda item: item[0]):
@@ -66,12 +72,27 @@ class ResourceStore:
 
     def typed(self, kind: str) -> Iterator[tuple[str, str, kinds.Struct | kinds.Problem]]:
         """Shape: (namespace, name, struct of kinds.py or what is wrong), decoded once for each change."""
-        for namespace, name, raw in self.of_kind(kind):
-            key = (kind, namespace, name)
-            found = self._typed.get(key)
-            if found is None:
-                found = self._typed[key] = kinds.decode(kind, raw)
-            yield namespace, name, found
+        for namespace, name, _ in self.of_kind(kind):
+            found = self.decoded(kind, namespace, name)
+            if found is not None:
+                yield namespace, name, found
+
+    def decoded(self, kind: str, namespace: str, name: str) -> kinds.Struct | kinds.Problem | None:
+        """Return one object as its struct, or what is wrong with it; None when it is not there."""
+        key = (kind, namespace, name)
+        found = self._typed.get(key)
+        if found is None:
+            raw = self._objects.get(kind, {}).get((namespace, name))
+            if raw is None:
+                return None
+            found = self._typed[key] = kinds.decode(kind, raw)
+        return found
+
+    def all_keys(self) -> Iterator[Key]:
+        """Shape: the key of every object, in no order."""
+        for kind, objects in self._objects.items():
+            for namespace, name in objects:
+                yield (kind, namespace, name)
 
     def kinds(self) -> tuple[str, ...]:
         """Shape: the kinds that have objects, in order."""

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from edge.model.build import ModelSettings, build_model
+from edge.model.build import ModelBuilder, ModelSettings, build_model
 from edge.model.certificates import given_certificate
 from edge.model.types import Certificate, Listener, Model, Route, Transport, Upstream
 from edge.resources.store import ResourceStore
@@ -90,7 +90,7 @@ def shown_model(model: Model) -> dict[str, Any]:
     }
     if model.certificates:
         shown["certificates"] = [
-            f"{one.object} for {', '.join(one.names) or ('all others' if one.is_default else 'none')}"
+            f"{one.object} for {', '.join((*one.names, *(['all others'] if one.is_default else [])))}"
             for one in model.certificates
         ]
     if model.policies:
@@ -132,6 +132,12 @@ def test_golden(case: Path, tmp_path: Path) -> None:
         out.write_text(text)
     assert text == out.read_text()
 
+    in_steps = ModelBuilder(settings)
+    store = ResourceStore()
+    for event in events:
+        grown = in_steps.update(store, store.apply([event]), source.diagnostics)
+    if events:
+        assert grown == model
     again = build_model(ResourceStore(reversed(events)), settings, source.diagnostics)
     assert again == model
     one, other = (compile_snapshot(built, SlotTables(), 1) for built in (model, again))

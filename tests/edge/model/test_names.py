@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from edge.model.names import PATH_BYTES_MAX, covers, host_of, path_of, path_problem
-from edge.model.types import PathType
 
 
 @pytest.mark.parametrize(
@@ -62,6 +61,5 @@ def test_covers() -> None:
 def test_paths() -> None:
     assert path_problem("/a-b_c~d/%20;x=1") == ""
     assert path_problem("/" + "x" * PATH_BYTES_MAX)
-    assert path_of("/foo//", PathType.PREFIX) == "/foo"
-    assert path_of("/", PathType.PREFIX) == "/"
-    assert path_of("/foo/", PathType.EXACT) == "/foo/"
+    assert path_of("/foo//") == "/foo"
+    assert path_of("/") == "/"

@@ -1,0 +1,69 @@
+"""A sorted collection that is changed a little and read as a whole.
+
+Used by the model for its routes, certificates and findings. One change costs a search and the moving of
+pointers; many at once cost one sort. Keys are unique.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import Any, Generic, TypeVar
+
+V = TypeVar("V")
+_FEW = 64  # changes that are put in one by one; more are sorted in
+
+
+class Ordered(Generic[V]):
+    """Values by their sorting key."""
+
+    def __init__(self) -> None:
+        self._values: dict[Any, V] = {}
+        self._changed: set[Any] = set()  # keys that _keys and _row do not tell of yet
+        self._keys: list[Any] = []
+        self._row: list[V] = []
+        self._tuple: tuple[V, ...] | None = ()
+
+    def put(self, key: Any, value: V) -> None:
+        """Set the value of a key."""
+        if self._values.get(key) is not value:
+            self._values[key] = value
+            self._changed.add(key)
+            self._tuple = None
+
+    def remove(self, key: Any) -> None:
+        """Take a key out; nothing happens when it is not there."""
+        if self._values.pop(key, None) is not None:
+            self._changed.add(key)
+            self._tuple = None
+
+    def get(self, key: Any) -> V | None:
+        """Return the value of a key."""
+        return self._values.get(key)
+
+    def values(self) -> tuple[V, ...]:
+        """Shape: all values in the order of their keys; the same tuple until something changes."""
+        if self._tuple is None:
+            self._settle()
+            self._tuple = tuple(self._row)
+        return self._tuple
+
+    def _settle(self) -> None:
+        if len(self._changed) > _FEW:
+            self._keys = sorted(self._values)
+            self._row = [self._values[key] for key in self._keys]
+        else:
+            for key in self._changed:
+                place = bisect_left(self._keys, key)
+                there = place < len(self._keys) and self._keys[place] == key
+                if key not in self._values:
+                    if there:
+                        del self._keys[place], self._row[place]
+                elif there:
+                    self._row[place] = self._values[key]
+                else:
+                    self._keys.insert(place, key)
+                    self._row.insert(place, self._values[key])
+        self._changed.clear()
+
+    def __len__(self) -> int:
+        return len(self._values)
