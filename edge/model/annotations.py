@@ -82,7 +82,7 @@ def read(annotations: Mapping[str, str], ref: ObjectRef, findings: Findings) -> 
         if guard:
             served = False
             message = f"{shown(name)} is not supported yet, and without it the Ingress must not be served"
-            findings.error(ref, _field(name), "UnsupportedAnnotation", message)
+            findings.error(ref, _field(name), "UnsupportedGuard", message)
         else:
             message = f"{shown(name)} is not supported and has no effect"
             findings.warning(ref, _field(name), "UnsupportedAnnotation", message)
