@@ -4,7 +4,7 @@ PY := .venv/bin/python
 NATIVE_INPUTS := $(shell find csrc bpf -name '*.[ch]' -o -name '*.py') pyproject.toml
 C_FILES = $(shell git ls-files 'csrc/*.[ch]' 'bpf/*.[ch]' 'tests/*.[ch]' 'bench/*.[ch]')
 
-.PHONY: fast test long demo e2e lint golden run setup native clean help
+.PHONY: fast test long chaos demo e2e lint golden run setup native clean help
 .DEFAULT_GOAL := fast
 
 fast: native ## build and fast tests: no root, under 20 seconds once set up (the default)
@@ -18,6 +18,10 @@ long: native ## the long forms: all image mutants, full publish run, fuzzing for
 	EDGE_LONG=1 $(PY) -m pytest
 	$(PY) -m tests.fuzz.run image 600
 	$(PY) -m tests.fuzz.run h1_parse 600
+
+chaos: native ## the survival program: deaths, upgrades, hand-overs, reboots, faults; a table; needs root
+	@[ "$$(id -u)" = 0 ] || { echo "make chaos: needs root (BPF, network namespaces)" >&2; exit 1; }
+	$(PY) -m tests.e2e.survival.chaos --times $(or $(TIMES),10)
 
 demo: native ## XDP, data plane and upstreams in namespaces; ONCE=1 ends by itself
 	@[ "$$(id -u)" = 0 ] || { echo "make demo: needs root (BPF, network namespaces)" >&2; exit 1; }

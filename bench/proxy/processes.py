@@ -20,10 +20,11 @@ HERE = Path(__file__).parent
 BUILD = HERE.parent.parent / "build" / "bench"
 
 
-def compile_tool(name: str) -> Path:
-    """Build bench/proxy/NAME.c unless its program is newer. Errors: CalledProcessError."""
-    source, program = HERE / f"{name}.c", BUILD / name
-    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+def compile_tool(name: str, folder: Path = HERE) -> Path:
+    """Build FOLDER/NAME.c unless its program is newer (also than headers). Errors: CalledProcessError."""
+    source, program = folder / f"{name}.c", BUILD / name
+    newest = max(path.stat().st_mtime for path in (source, *folder.glob("*.h")))
+    if not program.exists() or program.stat().st_mtime < newest:
         BUILD.mkdir(parents=True, exist_ok=True)
         fresh = program.with_suffix(f".{os.getpid()}")
         flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"]

@@ -47,9 +47,9 @@ class Line:
     def cells(self) -> list[str]:
         """Shape: its texts in the order of HEADINGS."""
         return [
-            self.action, self.loop, str(self.times), f"{self.requests:,}", str(self.outside), str(self.inside),
-            f"{self.gap_ms:.0f}", str(self.resets), str(self.refused), self.tunnel, str(self.denied),
-            self.counters, self.left,
+            self.action, self.loop, str(self.times), f"{self.requests:,}", str(self.outside),
+            str(self.inside), f"{self.gap_ms:.0f}", str(self.resets), str(self.refused), self.tunnel,
+            str(self.denied), self.counters, self.left,
         ]  # fmt: skip
 
 

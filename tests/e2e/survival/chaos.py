@@ -1,0 +1,151 @@
+"""The survival program: each action under traffic, on both loops, as a table (`make chaos`).
+
+`python -m tests.e2e.survival.chaos [--times N] [--loop L] [--action A]... [--json FILE]`; the short form is
+test_survival.py. Every action has its own traffic, so that whatever failed belongs to one line. Exit
+status 1 when a line is not as required.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from tests.e2e.survival.actions import ACTIONS, Action, Death
+from tests.e2e.survival.stage import Belongings, Stage
+from tests.e2e.survival.table import Line, as_json, render
+from tests.e2e.survival.traffic import Seen, Traffic
+from tests.e2e.survival.watch import Watch
+
+LOOPS = ("uring", "epoll")
+RECOVERY_MS = 500
+RATE_LEAST = 0.9  # of 2,000 requests a second: less would be a claim about another program
+RATE = 2000
+EXPLAINED_MAX = 5
+
+
+def run(stage: Stage, action: Action, times: int) -> Line:
+    """Do an action `times` times under traffic, and judge what was seen."""
+    edge = stage.edge
+    line = Line(action.name, str(edge.options["loop"]), times)
+    before = Belongings.of(edge)
+    deaths: list[Death] = []
+    with Watch(edge) as watch:
+        with Traffic(stage.lab) as traffic:
+            try:
+                for number in range(times):
+                    death = action.do(stage, number)
+                    if death is not None:
+                        deaths.append(death)
+                    if action.fresh_memory:
+                        watch.forget()
+                    time.sleep(action.settle_s)  # traffic of its own for what came back
+            except AssertionError as error:
+                line.wrong.append(f"after {len(deaths) or number} of {times}: {error}")
+            seen = traffic.finish()
+        watch.look()
+    after = Belongings.of(edge)
+    line.left = before.change(after)
+    judge(line, action, seen, deaths)
+    judge_counters(line, action, watch, seen)
+    return line
+
+
+def judge(line: Line, action: Action, seen: Seen, deaths: list[Death]) -> None:
+    """Fill in what clients saw, and name what they should not have seen."""
+    gap, lag = seen.gap()
+    failed = [event for event in seen.events if event.failed]
+    ended = [event for event in failed if event.kind == "tunnel" and event.what == "closed-within"]
+    if action.stops or action.tunnel_ends:
+        failed = [event for event in failed if event not in ended]
+    inside = [event for event in failed if any(death.held(event) for death in deaths)]
+    outside = [event for event in failed if event not in inside]
+    resets = [event for event in seen.events if event.reset]
+    line.requests = seen.requests
+    line.inside, line.outside = len(inside), len(outside)
+    line.gap_ms = gap * 1000
+    line.resets, line.refused = len(resets), seen.refused
+    cut = sum(event.kind == "tunnel" for event in failed)
+    line.tunnel = f"cut {cut}" if cut else f"ended {len(ended)}" if ended else "kept"
+    line.denied = len(seen.passed)
+    wrong = line.wrong
+    for event in outside[:EXPLAINED_MAX]:
+        wrong.append(f"failed outside: {event.describe()}")
+    if len(outside) > EXPLAINED_MAX:
+        wrong.append(f"... and {len(outside) - EXPLAINED_MAX} more")
+    if not action.kills_data:
+        for event in [event for event in resets if event not in outside][:EXPLAINED_MAX]:
+            wrong.append(f"reset: {event.describe()}")
+    if seen.refused and not action.stops:
+        wrong.append(f"{seen.refused} connections refused")
+    if not action.stops and gap * 1000 > RECOVERY_MS:
+        wrong.append(f"{gap * 1000:.0f} ms without an answer (of these the client slept {lag * 1000:.0f})")
+    if seen.denied["accepted"] or not seen.denied["attempts"] or (seen.passed and not action.fresh_memory):
+        wrong.append(f"denied source: {len(seen.passed)} packets through, {seen.denied}")
+    rate = seen.requests / (seen.ended - seen.began)
+    if rate < RATE * RATE_LEAST and not action.stops and not action.kills_data:
+        wrong.append(f"only {rate:.0f} requests a second were sent")
+
+
+def judge_counters(line: Line, action: Action, watch: Watch, seen: Seen) -> None:
+    """Compare the instance's own counters with each other and with the client's."""
+    wrong = list(watch.wrong)
+    text = f"{watch.pages} pages"
+    if not action.fresh_memory:
+        lost = watch.since_start('edge_request_outcomes_total{outcome="lost"}')
+        counted = watch.since_start("edge_requests_total")
+        answered = sum(seen.answered.values())
+        failed = line.inside + line.outside
+        if not answered <= counted <= answered + failed:
+            wrong.append(f"{counted} requests counted, {answered} answered and {failed} failed")
+        if action.kills_data:
+            text += f", lost {lost}"
+            if not line.times <= lost <= failed + line.times * 4:
+                wrong.append(f"{lost} counted as lost, {failed} were cut")
+        elif lost:
+            wrong.append(f"{lost} counted as lost")
+    line.counters = text if wrong else f"add up ({text})"
+    line.wrong += [f"counters: {one}" for one in wrong]
+
+
+def on_stage(loop: str, names: Iterable[str], times: int, folder: Path) -> list[Line]:
+    """Run actions on one instance."""
+    lines = []
+    with Stage(folder, loop) as stage:
+        for name in names:
+            lines.append(run(stage, ACTIONS[name], times))
+            print(render(lines[-1:]).splitlines()[2], flush=True)
+    return lines
+
+
+def main() -> int:
+    """Read the command line, run, print the table."""
+    parser = argparse.ArgumentParser(prog="python -m tests.e2e.survival.chaos")
+    parser.add_argument("--times", type=int, default=10)
+    parser.add_argument("--loop", action="append", choices=LOOPS)
+    parser.add_argument("--action", action="append", choices=list(ACTIONS))
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    if os.getuid() != 0:
+        print("make chaos: needs root (BPF, network namespaces)", file=sys.stderr)
+        return 1
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    lines: list[Line] = []
+    for loop in arguments.loop or LOOPS:
+        with tempfile.TemporaryDirectory(prefix="edge-chaos-") as name:
+            Path(name).chmod(0o755)
+            lines += on_stage(loop, arguments.action or ACTIONS, arguments.times, Path(name))
+    print()
+    print(render(lines))
+    if arguments.json:
+        arguments.json.write_text(as_json(lines) + "\n")
+    return 1 if any(line.wrong for line in lines) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
