@@ -14,7 +14,7 @@ import time
 from edge import privileges
 from edge.channel import Channel
 from edge.errors import HolderError
-from edge.holder import sockets
+from edge.holder import init, sockets
 from edge.holder.children import Child
 from edge.holder.control import ControlSocket
 from edge.holder.controller_side import ControllerSide
@@ -23,6 +23,7 @@ from edge.holder.drain import Drain, end_children
 from edge.holder.instance import take_lock, user_of
 from edge.holder.log import open_access_log, say
 from edge.holder.loop import Loop
+from edge.holder.notify import Notifier
 from edge.holder.store import CommitPage, make_statistics_memory
 from edge.holdings import Holdings
 from edge.options import Options, parse_address
@@ -38,6 +39,7 @@ class Holder:
         self.loop = Loop()
         self.holdings = Holdings(workers=options.workers or len(os.sched_getaffinity(0)))
         self._user = user
+        self._notify = Notifier(os.environ)
         self._drain: Drain | None = None
         self._exit_status: int | None = None
         self._started = time.monotonic()
@@ -66,15 +68,9 @@ class Holder:
             sockets.open_control(options.instance_run_dir / "control.sock"), self.status
         )
         self.loop.watch_descriptor(self._control.listening.fileno(), self._accept_control)
-        self._watch_signals()
-        privileges.keep_capabilities(privileges.HOLDER_KEEPS)
-
-    def _watch_signals(self) -> None:
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD):
-            signal.signal(number, lambda _number, _frame: None)
+        self._wake_read = init.catch_signals()
         self.loop.watch_descriptor(self._wake_read, self._read_signals)
+        privileges.keep_capabilities(privileges.HOLDER_KEEPS)
 
     # ---- loop ----------------------------------------------------------------------------
 
@@ -92,6 +88,9 @@ class Holder:
 
     def _beat(self) -> None:
         self.controller.stamp()
+        serving = self.data.serving
+        text = f"serving version {serving}" if serving else "waiting for a first version to serve"
+        self._notify.beat(bool(serving), "draining" if self._drain else text)
         self.loop.after(BEAT_S, self._beat)
 
     # ---- signals -------------------------------------------------------------------------
@@ -99,23 +98,16 @@ class Holder:
     def _read_signals(self) -> None:
         numbers = set(os.read(self._wake_read, 512))
         if signal.SIGCHLD in numbers:
-            self._reap_orphans()
+            for child in self.children():
+                child.look()
+            init.reap_orphans([child.pid for child in self.children()])
         if numbers & {signal.SIGHUP, signal.SIGUSR1}:
             self._reopen_log()
         if signal.SIGHUP in numbers:
+            self._notify.reloading()
             self.controller.send("reread")
         if numbers & {signal.SIGTERM, signal.SIGINT}:
             self._begin_drain()
-
-    def _reap_orphans(self) -> None:
-        """Wait for dead orphans, which only PID 1 has; our own children are waited for by their pidfd."""
-        for child in self.children():
-            child.look()
-        if os.getpid() != 1:
-            return
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
 
     def children(self) -> list[Child]:
         """Shape: those that live, the controller last."""
@@ -173,6 +165,7 @@ class Holder:
         if self._drain is not None:
             self._end(0)  # asked twice: no more patience
             return
+        self._notify.stopping()
         self._drain = Drain(self.loop, self.holdings, self.controller, self.data, lambda: self._end(0))
 
     def _end(self, status: int) -> None:
@@ -187,11 +180,13 @@ class Holder:
         with contextlib.suppress(OSError):
             (self.options.instance_run_dir / "control.sock").unlink()
         signal.set_wakeup_fd(-1)
+        self._notify.close()
         self.loop.close()
 
 
 def run(options: Options) -> int:
     """Be the holder of an instance until it stops. Errors: HolderError before anything was started."""
+    init.hold_signals()
     privileges.name_process("edge-holder")
     privileges.close_on_exec_all()
     holder = Holder(options, user_of(options))
