@@ -1,27 +1,33 @@
 """Golden cases: NAME/in.yaml (objects) → NAME/out.yaml (what is served, and every Diagnostic).
 
 A new case is a new folder with an in.yaml; `make golden` writes the out.yaml files and git diff
-judges. NAME/settings.yaml, where it stands, changes the settings. The way is the product's own: a
-folder is read as a source, and the model is built twice, in two orders of arrival.
+judges. NAME/settings.yaml, where it stands, changes the settings. NAME/requests.yaml says, written by hand,
+which upstream takes a request ("METHOD URL": "namespace/service:port", 308, 404 or 503): the workers' matcher
+is asked. The way is the product's own: a folder is read as a source, and the model is built in three orders
+of arrival, once all at once and once object by object.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from edge.dataplane.explain import explain
 from edge.model.build import ModelBuilder, ModelSettings, build_model
 from edge.model.certificates import given_certificate
-from edge.model.types import Certificate, Listener, Model, Route, Transport, Upstream
-from edge.resources.store import ResourceStore
+from edge.model.diagnostics import Diagnostic
+from edge.model.types import Certificate, EndpointState, Listener, Model, Route, Transport, Upstream
+from edge.resources.kinds import RESOLVED_NAME
+from edge.resources.store import ResourceEvent, ResourceStore
 from edge.snapshot.compile import compile_snapshot
 from edge.snapshot.slots import SlotTables
+from edge.snapshot.types import Snapshot
 from edge.sources.files import FileSource
 
 HERE = Path(__file__).parent
@@ -45,7 +51,21 @@ def settings_of(case: Path) -> ModelSettings:
         ingress_class=given.get("ingressClass", "edge"),
         watch_ingress_without_class=given.get("withoutClass", False),
         default_certificate=default,
+        zone=given.get("zone", ""),
+        external_allowed=tuple(ip_network(text) for text in given.get("externalAllowed", ())),
     )
+
+
+def read(case: Path, folder: Path) -> tuple[list[ResourceEvent], tuple[Diagnostic, ...]]:
+    """The objects of a case, and what the source has to say; names.yaml is what the resolver said."""
+    shutil.copy(case / "in.yaml", folder / "in.yaml")
+    source = FileSource(folder)
+    events = source.load()
+    source.close()
+    names = case / "names.yaml"
+    for host, said in (yaml.safe_load(names.read_text()) if names.exists() else {}).items():
+        events.append(ResourceEvent(RESOLVED_NAME, "", host, said))
+    return events, source.diagnostics
 
 
 def shown_route(route: Route) -> dict[str, Any]:
@@ -120,12 +140,9 @@ def test_cases_were_found() -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda path: path.name)
 def test_golden(case: Path, tmp_path: Path) -> None:
-    shutil.copy(case / "in.yaml", tmp_path / "in.yaml")
-    source = FileSource(tmp_path)
-    events = source.load()
-    source.close()
+    events, diagnostics = read(case, tmp_path)
     settings = settings_of(case)
-    model = build_model(ResourceStore(events), settings, source.diagnostics)
+    model = build_model(ResourceStore(events), settings, diagnostics)
     out = case / "out.yaml"
     text = yaml.safe_dump(shown_model(model), sort_keys=False, width=1000, allow_unicode=True)
     if os.environ.get("EDGE_GOLDEN") == "write":
@@ -135,10 +152,38 @@ def test_golden(case: Path, tmp_path: Path) -> None:
     in_steps = ModelBuilder(settings)
     store = ResourceStore()
     for event in events:
-        grown = in_steps.update(store, store.apply([event]), source.diagnostics)
+        grown = in_steps.update(store, store.apply([event]), diagnostics)
     if events:
         assert grown == model
-    again = build_model(ResourceStore(reversed(events)), settings, source.diagnostics)
+    again = build_model(ResourceStore(reversed(events)), settings, diagnostics)
     assert again == model
     one, other = (compile_snapshot(built, SlotTables(), 1) for built in (model, again))
     assert (one.routes_digest, one.endpoints_digest) == (other.routes_digest, other.endpoints_digest)
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if (case / "requests.yaml").exists()], ids=lambda path: path.name
+)
+def test_requests(case: Path, tmp_path: Path) -> None:
+    store = ResourceStore(read(case, tmp_path)[0])
+    snapshot = compile_snapshot(build_model(store, settings_of(case)), SlotTables(), 1)
+    wanted = yaml.safe_load((case / "requests.yaml").read_text())
+    assert {request: answer(snapshot, request) for request in wanted} == {
+        request: str(text) for request, text in wanted.items()
+    }
+
+
+def answer(snapshot: Snapshot, request: str) -> str:
+    """What a request gets, as requests.yaml writes it."""
+    scheme, _, rest = request.partition(" ")[2].partition("://")
+    authority, slash, target = rest.partition("/")
+    found = explain(snapshot, 1 if scheme == "https" else 0, authority, slash + target.partition("?")[0])
+    if found.winner is None:
+        return "404"
+    route = found.winner.route
+    if route.redirect_https and scheme == "http":
+        return "308"
+    for key, _ in route.references:
+        if any(one.state is EndpointState.READY for one in snapshot.upstreams[key].endpoints):
+            return f"{key.namespace}/{key.service}:{key.port}"
+    return "503"
