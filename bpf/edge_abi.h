@@ -6,7 +6,8 @@
  * differ.
  *
  * Rules: no preprocessor inside the markers but plain integer #defines; structs are padded by hand;
- * reserved fields are zero. Addresses are 16 bytes in network order, IPv4 as ::ffff:a.b.c.d.
+ * reserved fields are zero; a field whose unit changes gets another name, since maps outlive
+ * programs. Addresses are 16 bytes in network order, IPv4 as ::ffff:a.b.c.d.
  */
 #ifndef EDGE_ABI_H
 #define EDGE_ABI_H
@@ -36,7 +37,8 @@
 /* ---- Counters --------------------------------------------------------------------------- */
 
 /* What became of a packet: the key of edge_counts. The first entry counts every packet as it comes
- * in, each other one is an end: offered = passed + dropped + transmitted. */
+ * in, each other one is an end: offered = passed + dropped + transmitted. Counters outlive the
+ * program: a number is never given to something else. */
 enum edge_drop {
     EDGE_OFFERED = 0,
     EDGE_PASS_OTHER = 1,        /* not to a VIP: untouched */

@@ -21,11 +21,13 @@ def detach_instance(options: Options) -> int:
     try:
         from edge.xdp.plane import detach
 
-        removed = list(detach(options.instance))
+        removed, left = detach(options.instance)
     finally:
         os.close(lock)
     for one in removed:
         print(f"removed {one}")
+    for one in left:
+        print(f"left {one}: it is none of ours")
     if not removed:
         print(f"instance {options.instance!r} has nothing attached")
     return 0

@@ -1,15 +1,17 @@
 """Attaching to an interface: bpf_links, made once, pinned, and from then on updated in place.
 
-Called by edge/xdp/plane.py in a thread (an attachment waits up to 230 ms for the kernel). A pinned
-link survives us; it is never detached to be attached again, which loses packets. A program that
-somebody else attached is left alone and named.
+Called by plane and pins in a thread (an attachment waits up to 230 ms for the kernel). A pinned link
+survives us; it is never detached to be attached again, which loses packets. A program that somebody
+else attached is left alone and named.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
+from dataclasses import dataclass
 from pathlib import Path
 
 from edge.errors import XdpError
@@ -23,6 +25,70 @@ def pin_name(text: str) -> str:
     return text.replace("%", "%25").replace(".", "%2e").replace("/", "%2f")
 
 
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """A pinned link that lives. ``place``: where its program is pinned, None if it is not ours."""
+
+    pin: Path
+    index: int
+    program: int
+    place: Path | None
+    maps: tuple[int, ...]  # ids of its program's
+
+    @property
+    def mode(self) -> str:
+        """The mode it was attached in."""
+        return self.pin.parent.name
+
+
+def survey(pins: Path) -> list[Attached]:
+    """Look at every link; forget those whose interface is gone, name those anew that was renamed.
+
+    What is no link of ours is left alone. Errors: OSError.
+    """
+    found = []
+    for pin in sorted(pins.glob("*/*")):
+        try:
+            fd = syscalls.open_pin(str(pin), "link")
+        except OSError:
+            continue
+        try:
+            program, index = syscalls.link_info(fd)
+        finally:
+            os.close(fd)
+        if not index:
+            _forget(pin)
+            continue
+        pin = _follow_name(pin, index)
+        place: Path | None = None
+        maps: tuple[int, ...] = ()
+        for candidate in _programs(pin):
+            with contextlib.suppress(OSError):
+                held = syscalls.open_pin(str(candidate), "prog")
+                try:
+                    info = syscalls.program_info(held)
+                finally:
+                    os.close(held)
+                if info.id == program:
+                    place, maps = candidate, info.maps
+        found.append(Attached(pin, index, program, place, maps))
+    return found
+
+
+def _follow_name(pin: Path, index: int) -> Path:
+    try:
+        name = pin_name(socket.if_indextoname(index))
+    except OSError:
+        return pin  # an interface of another network namespace
+    if name == pin.name or (pin.parent / name).exists():
+        return pin
+    renamed = pin.parent / name
+    for old, new in zip(_programs(pin), _programs(renamed), strict=True):
+        if old.exists():
+            old.rename(new)
+    return pin.rename(renamed)
+
+
 def attach(program: int, interface: str, mode: str, pins: Path) -> str:
     """Attach, or update what is attached.
 
@@ -34,10 +100,13 @@ def attach(program: int, interface: str, mode: str, pins: Path) -> str:
     except OSError as error:
         raise XdpError(f"interface {interface} does not exist") from error
     wanted = list(MODES) if mode == "auto" else [mode]
-    for candidate in MODES:
-        pin = pins / candidate / pin_name(interface)
-        if pin.exists() and _update(pin, program, index, interface, candidate in wanted):
-            return candidate
+    try:
+        for candidate in MODES:
+            pin = pins / candidate / pin_name(interface)
+            if pin.exists() and _update(pin, program, index, interface, candidate in wanted):
+                return candidate
+    except OSError as error:
+        raise XdpError(f"interface {interface}: {pin} cannot be used: {error.strerror}") from error
     refusal: OSError | None = None
     for candidate in wanted:
         try:
@@ -45,12 +114,41 @@ def attach(program: int, interface: str, mode: str, pins: Path) -> str:
             return candidate
         except OSError as error:
             if error.errno in (errno.EBUSY, errno.EEXIST):
-                raise XdpError(
-                    f"interface {interface} already has an XDP program of somebody else"
-                ) from error
+                raise XdpError(f"interface {interface} already has {_whose(index, pins)}") from error
             refusal = error
     assert refusal is not None
     raise XdpError(f"cannot attach to {interface} in mode {mode}: {refusal.strerror}") from refusal
+
+
+def _whose(index: int, pins: Path) -> str:
+    """What is attached there, in words; a program is opened through pins alone: by id takes CAP_SYS_ADMIN."""
+    from pyroute2 import IPRoute
+
+    number = 0
+    with contextlib.suppress(OSError), IPRoute() as netlink:
+        shown = netlink.link("get", index=index)[0].get_attr("IFLA_XDP")
+        number = (shown and shown.get_attr("IFLA_XDP_PROG_ID")) or 0
+    folder = pins.parent
+    for path in sorted(folder.parent.parent.rglob("*")):
+        if folder in path.parents or path.is_dir():
+            continue
+        if number and _program_of(path) == number:
+            if path.is_relative_to(folder.parent):
+                return f"XDP program {number} of edge instance {path.relative_to(folder.parent).parts[0]}"
+            return f"XDP program {number} of somebody else, pinned as {path}"
+    return f"XDP program {number or '(unknown)'} of somebody else, who has not pinned it"
+
+
+def _program_of(pin: Path) -> int:
+    """Id of a pinned program, or of a pinned link's; 0 for anything else."""
+    for kind in ("prog", "link"):
+        with contextlib.suppress(OSError):
+            fd = syscalls.open_pin(str(pin), kind)
+            try:
+                return syscalls.program_info(fd).id if kind == "prog" else syscalls.link_info(fd)[0]
+            finally:
+                os.close(fd)
+    return 0
 
 
 def _programs(pin: Path) -> tuple[Path, Path]:
@@ -88,7 +186,7 @@ def _create(program: int, index: int, mode: str, pin: Path) -> None:
 
 def _update(pin: Path, program: int, index: int, interface: str, keep: bool) -> bool:
     """True when the pinned link now runs ``program``; otherwise it is gone."""
-    link = syscalls.open_pin(str(pin))
+    link = syscalls.open_pin(str(pin), "link")
     try:
         old_id, old_index = syscalls.link_info(link)
         if not keep or old_index != index:
@@ -111,12 +209,22 @@ def _update(pin: Path, program: int, index: int, interface: str, keep: bool) -> 
         os.close(link)
 
 
+def follow(one: Attached, leader: Attached) -> None:
+    """Let a link run the program of another. Errors: OSError, XdpError."""
+    assert leader.place is not None
+    program = syscalls.open_pin(str(leader.place), "prog")
+    try:
+        _update(one.pin, program, one.index, one.pin.name, True)
+    finally:
+        os.close(program)
+
+
 def _running(pin: Path, number: int, interface: str) -> tuple[Path, int]:
     """Shape: where the program that runs is pinned, and a descriptor of it."""
     for place in _programs(pin):
         if not place.exists():
             continue
-        fd = syscalls.open_pin(str(place))
+        fd = syscalls.open_pin(str(place), "prog")
         if syscalls.program_info(fd).id == number:
             return place, fd
         os.close(fd)
@@ -129,25 +237,30 @@ def _replaced(interface: str) -> XdpError:
     )
 
 
-def detach(pin: Path) -> None:
-    """Detach the pinned link and remove the pin, and that of its program."""
-    link = syscalls.open_pin(str(pin))
+def detach(pin: Path) -> bool:
+    """Detach the pinned link and remove the pin, and that of its program. False if it holds no link."""
+    try:
+        link = syscalls.open_pin(str(pin), "link")
+    except OSError:
+        return False
     try:
         if syscalls.link_info(link)[1]:
             syscalls.link_detach(link)
     finally:
         os.close(link)
     _forget(pin)
+    return True
 
 
 def attached(pins: Path, interface: str) -> tuple[str, int] | None:
     """Shape: mode and program id of our link on an interface, None without one."""
     for mode in MODES:
-        pin = pins / mode / pin_name(interface)
-        if pin.exists():
-            link = syscalls.open_pin(str(pin))
+        with contextlib.suppress(OSError):
+            link = syscalls.open_pin(str(pins / mode / pin_name(interface)), "link")
             try:
-                return mode, syscalls.link_info(link)[0]
+                program, index = syscalls.link_info(link)
             finally:
                 os.close(link)
+            if index:
+                return mode, program
     return None

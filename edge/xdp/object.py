@@ -4,8 +4,8 @@ Called by plane, tests and the packet generator. Makes maps that are named and t
 only if their shapes and layouts are the object's, and refuses an object whose structs differ from
 cffi's layout of the same header. Never compiles, never attaches.
 
-The layouts of pinned maps are known by a digest in a frozen map of one element that is pinned beside
-them: their BTF could only be opened by id, which takes CAP_SYS_ADMIN, and no process of ours has it.
+The layouts of pinned maps are known by digests in a frozen map that is pinned beside them: their BTF could
+only be opened by id, which takes CAP_SYS_ADMIN, and no process of ours has it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import struct
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,12 @@ from edge.xdp.btf import Btf
 from edge.xdp.syscalls import MapShape
 
 ABI = 1
-# Beside the pins of the maps, and the last of them to be made: where it stands, all stand.
+# Beside the pins of the maps, and the last of them to be made: where it stands, all stand. An entry for
+# each map: half of it says what its keys and values are, half its shape.
 LAYOUT_PIN = "edge_layout"
-_LAYOUT_SHAPE = MapShape(type=2, key_bytes=4, value_bytes=32, entries=1, flags=0)
-_FIRST = bytes(4)
+_DIGEST_BYTES = 32
+# What belongs to packets and not to a generation: two sets of maps share these where they are the same.
+KEPT = ("edge_buckets", "edge_counts", "edge_heartbeat")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +148,17 @@ class Loaded:
         self.maps = {}
 
 
-def load(found: BpfObject, pins: Path | None = None, *, flags: int = 0) -> Loaded:
+def load(
+    found: BpfObject, pins: Path | None = None, *, kept: Mapping[str, Path] | None = None, flags: int = 0
+) -> Loaded:
     """Make or reopen the maps, then load the program over them.
 
-    A pin of another shape makes *all* maps anew: half of an old state is worse than none.
+    Pins of another shape are removed and *all* maps made anew, but for ``kept``: half of an old state is
+    worse than none.
     Errors: XdpError; OSError never.
     """
     try:
-        maps, fresh = _open_maps(found, pins)
+        maps, fresh = _open_maps(found, pins, kept or {})
     except OSError as error:
         raise XdpError(f"cannot make BPF maps: {error.strerror}") from error
     try:
@@ -172,7 +178,7 @@ def linked(found: BpfObject, maps: dict[str, int]) -> bytes:
     return bytes(code)
 
 
-def _open_maps(found: BpfObject, pins: Path | None) -> tuple[dict[str, int], bool]:
+def _open_maps(found: BpfObject, pins: Path | None, kept: Mapping[str, Path]) -> tuple[dict[str, int], bool]:
     if pins is not None:
         opened = _reopen(found, pins)
         if opened is not None:
@@ -184,13 +190,16 @@ def _open_maps(found: BpfObject, pins: Path | None) -> tuple[dict[str, int], boo
     btf = syscalls.btf_load(found.btf)
     try:
         for name, spec in found.maps.items():
-            maps[name] = syscalls.map_create(
-                spec.shape, name, btf if spec.key_type else 0, spec.key_type, spec.value_type
-            )
+            if name in kept:
+                maps[name] = syscalls.open_pin(str(kept[name]), "map")
+            else:
+                maps[name] = syscalls.map_create(
+                    spec.shape, name, btf if spec.key_type else 0, spec.key_type, spec.value_type
+                )
             if pins is not None:
                 syscalls.pin(maps[name], str(pins / name))
         if pins is not None:
-            _keep_digest(layout_digest(found), pins)
+            _keep_digests(layout_digests(found), pins)
     except OSError:
         for fd in maps.values():
             os.close(fd)
@@ -200,14 +209,28 @@ def _open_maps(found: BpfObject, pins: Path | None) -> tuple[dict[str, int], boo
     return maps, True
 
 
-def layout_digest(found: BpfObject) -> bytes:
-    """Digest of all that two processes must share to share maps: names, shapes, structs and fields."""
+def layout_digests(found: BpfObject) -> dict[str, bytes]:
+    """What two processes must share to share a map, by name: structs and fields, then the shape."""
     btf = Btf(found.btf)
-    text = {
-        name: [asdict(spec.shape), _spelled(btf, spec.key_type), _spelled(btf, spec.value_type)]
-        for name, spec in found.maps.items()
+    result = {}
+    for name, spec in sorted(found.maps.items()):
+        halves = ([name, _spelled(btf, spec.key_type), _spelled(btf, spec.value_type)], asdict(spec.shape))
+        result[name] = b"".join(
+            hashlib.sha256(json.dumps(half, sort_keys=True).encode()).digest()[: _DIGEST_BYTES // 2]
+            for half in halves
+        )
+    return result
+
+
+def matches(found: BpfObject, pins: Path) -> dict[str, str]:
+    """How pinned maps compare, by name: "same", "content" (but not the shape); others are left out."""
+    kept = _kept_digests(pins)
+    content = {digest[: _DIGEST_BYTES // 2] for digest in kept}
+    return {
+        name: "same" if digest in kept else "content"
+        for name, digest in layout_digests(found).items()
+        if digest[: _DIGEST_BYTES // 2] in content
     }
-    return hashlib.sha256(json.dumps(text, sort_keys=True).encode()).digest()
 
 
 def _spelled(btf: Btf, number: int) -> list[Any]:
@@ -219,43 +242,57 @@ def _spelled(btf: Btf, number: int) -> list[Any]:
     return [btf.struct_name(number), btf.size(number), members]
 
 
-def _keep_digest(digest: bytes, pins: Path) -> None:
-    fd = syscalls.map_create(_LAYOUT_SHAPE, LAYOUT_PIN)
+def _keep_digests(digests: dict[str, bytes], pins: Path) -> None:
+    shape = MapShape(type=2, key_bytes=4, value_bytes=_DIGEST_BYTES, entries=len(digests), flags=0)
+    fd = syscalls.map_create(shape, LAYOUT_PIN)
     try:
-        syscalls.map_update(fd, _FIRST, digest)
+        for number, digest in enumerate(digests.values()):
+            syscalls.map_update(fd, struct.pack("<I", number), digest)
         syscalls.map_freeze(fd)
         syscalls.pin(fd, str(pins / LAYOUT_PIN))
     finally:
         os.close(fd)
 
 
-def _kept_digest(pins: Path) -> bytes:
-    """Shape: b"" where none is kept."""
+def _kept_digests(pins: Path) -> list[bytes]:
+    """Shape: empty where none can be read."""
     try:
-        fd = syscalls.open_pin(str(pins / LAYOUT_PIN))
-    except FileNotFoundError:
-        return b""
+        fd = syscalls.open_pin(str(pins / LAYOUT_PIN), "map")
+    except OSError:
+        return []
     try:
-        if syscalls.map_info(fd).shape != _LAYOUT_SHAPE:
-            return b""
-        return syscalls.map_lookup(fd, _FIRST, _LAYOUT_SHAPE.value_bytes)
+        shape = syscalls.map_info(fd).shape
+        if (shape.type, shape.key_bytes, shape.value_bytes) != (2, 4, _DIGEST_BYTES):
+            return []
+        return [
+            syscalls.map_lookup(fd, struct.pack("<I", number), _DIGEST_BYTES)
+            for number in range(shape.entries)
+        ]
     finally:
         os.close(fd)
 
 
+def reopens(found: BpfObject, pins: Path) -> bool:
+    """Tell whether `load` would find all maps of the object pinned in a folder."""
+    maps = _reopen(found, pins)
+    for fd in (maps or {}).values():
+        os.close(fd)
+    return maps is not None
+
+
 def _reopen(found: BpfObject, pins: Path) -> dict[str, int] | None:
-    if _kept_digest(pins) != layout_digest(found):
+    if _kept_digests(pins) != list(layout_digests(found).values()):
         return None
     maps: dict[str, int] = {}
     try:
         for name, spec in found.maps.items():
-            maps[name] = syscalls.open_pin(str(pins / name))
+            maps[name] = syscalls.open_pin(str(pins / name), "map")
             if syscalls.map_info(maps[name]).shape != spec.shape:
                 break
         else:
             return maps
-    except FileNotFoundError:
-        pass
+    except OSError:
+        pass  # a name that is gone, or is somebody else's
     for fd in maps.values():
         os.close(fd)
     return None

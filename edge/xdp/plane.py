@@ -2,7 +2,8 @@
 
 Called by the controller, in a thread: every call here blocks (compiling 0.3 s, attaching 0.2 s,
 waiting for readers some ms). Owns the pins of one instance and is their only writer. Survives a
-restart: `open` finds maps and links again, and what stands in them. `detach` alone removes them.
+restart: `open` finds maps and links again, and what stands in them; a program whose maps have another
+shape goes on until the first commit (edge/xdp/pins.py). `detach` alone removes them.
 """
 
 from __future__ import annotations
@@ -10,45 +11,76 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import mmap
-import os
 import struct
+import threading
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edge import privileges
 from edge.errors import XdpError
 from edge.model.types import Address, Policy
-from edge.native import enum_names, lib
-from edge.xdp import link, syscalls
+from edge.native import ffi, lib
+from edge.xdp import counts, link, syscalls
 from edge.xdp.addresses import local_addresses
 from edge.xdp.compiler import Found, edge_object
-from edge.xdp.object import Loaded, compare_layouts, load
+from edge.xdp.object import Loaded, compare_layouts, load, matches, reopens
+from edge.xdp.pins import Pins, committed, opened
 from edge.xdp.rules import Plan, Vip, make_plan, normal_vips
 
-BPFFS = Path("/sys/fs/bpf")
-_COUNT_BYTES = 16
 _WORD_MAPS = {"front_v4": lib.EDGE_FRONT_V4_WORDS * 8, "front_v6": lib.EDGE_FRONT_V6_WORDS * 8}
 # Where the generation stands in the keys that have one.
 _KEYED = {"vips": (20, 19), "sources": (20, 18), "short": (24, 4)}
 
 
-def pins_of(instance: str) -> Path:
-    """The folder of an instance: `maps`, `links` and `programs` stand in it."""
-    return BPFFS / "edge" / link.pin_name(instance)
+class Heartbeat:
+    """The page that holder and data plane stamp, seen from the plane."""
+
+    def __init__(self, fd: int) -> None:
+        self._map = mmap.mmap(fd, mmap.PAGESIZE)
+        self._page = ffi.from_buffer("struct edge_heartbeat *", self._map, require_writable=True)
+
+    def begin(self) -> None:
+        """Count the first commit of a process as a sign of life: whoever prepared it lives.
+
+        Without it packets would be judged as if nobody served until the first stamp on a fresh page.
+        """
+        self._page.holder_ns = max(self._page.holder_ns, time.clock_gettime_ns(time.CLOCK_MONOTONIC))
+
+    def ages(self) -> dict[str, float]:
+        """Time since each last stamp. Units: seconds."""
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        stamps = {"holder": self._page.holder_ns, "data": self._page.data_ns}
+        return {name: max(0, now - stamp) / 1e9 for name, stamp in stamps.items()}
+
+    def close(self) -> None:
+        """Unmap the page."""
+        ffi.release(self._page)
+        self._map.close()
 
 
 class XdpPlane:
     """One instance's packet program: its maps, its links, its two generations."""
 
-    def __init__(self, instance: str, modes: dict[str, str], loaded: Loaded, found: Found) -> None:
+    def __init__(self, instance: str, pins: Pins, place: Path, loaded: Loaded, found: Found) -> None:
         self.instance = instance
-        self._modes = modes
+        self._pins = pins
+        self._place = place
         self._loaded = loaded
         self._found = found
-        self._pending: list[tuple[str, str]] = []
+        self._modes: dict[str, str] = {}
+        self._without: dict[str, str] = {}  # interfaces that go without, and why
+        self._mode = "auto"
+        self._pending: list[str] = []  # interfaces that run over maps of another shape
+        self._settled = False
+        self._before = committed(pins.other(place))  # where another place is in use
+        self._lock = threading.Lock()  # counters are read in one thread, taken over in another
+        self._counters = [one for one in map(counts.open_counter, (place, pins.other(place))) if one]
         self._control_map = mmap.mmap(loaded.maps["edge_control"], mmap.PAGESIZE)
         self._word = ctypes.c_uint64.from_buffer(self._control_map)
+        self._heartbeat = Heartbeat(loaded.maps["edge_heartbeat"])
         self._fronts = {
             name: mmap.mmap(loaded.maps[f"edge_{name}"], 2 * size) for name, size in _WORD_MAPS.items()
         }
@@ -69,38 +101,60 @@ class XdpPlane:
         """Compile or find the program, make or reopen the maps, attach to the interfaces.
 
         Until the first commit every packet passes. A program that runs over maps of another shape
-        goes on until that commit.
+        goes on until that commit. With mode auto an interface that cannot have it goes without.
         Errors: XdpError, one line that says what is missing.
         """
         if mode not in ("auto", "native", "generic"):
             raise XdpError(f"XDP mode {mode!r} is none of auto, native, generic")
-        syscalls.mount_bpffs(str(BPFFS))
+        missing = privileges.mount_bpffs()
+        if missing:
+            raise XdpError(missing)
         found = edge_object(cache)
         compare_layouts(found.object)
-        folder = pins_of(instance)
+        pins = Pins(instance)
         try:
-            (folder / "links").mkdir(parents=True, exist_ok=True, mode=0o700)
-            loaded = load(found.object, folder / "maps", flags=syscalls.PROGRAM_FRAGS)
+            pins.make()
+            used = pins.recover()
+            place = used if used and reopens(found.object, used) else pins.other(used)
+            kept = pins.kept(found.object, used) if place != used else {}
+            loaded = load(found.object, place, kept=kept, flags=syscalls.PROGRAM_FRAGS)
+            if used and counts.COUNTS in kept:
+                counts.share(place, used)
         except OSError as error:
-            raise XdpError(f"cannot use {folder}: {error.strerror}") from error
-        plane = cls(instance, {}, loaded, found)
+            raise XdpError(f"cannot use {pins.folder}: {error.strerror}") from error
+        plane = cls(instance, pins, place, loaded, found)
         try:
-            for interface in interfaces:
-                if loaded.fresh and link.attached(folder / "links", interface):
-                    plane._pending.append((interface, mode))
-                else:
-                    plane._modes[interface] = link.attach(loaded.program, interface, mode, folder / "links")
-        except (XdpError, OSError) as error:
+            plane._attach(interfaces, mode)
+        except XdpError:
             plane.close()
-            if isinstance(error, OSError):
-                raise XdpError(f"cannot attach to {interface}: {error.strerror}") from error
+            with contextlib.suppress(OSError):  # a maps' place that nothing will ever run over
+                pins.recover() if used else pins.remove()
             raise
         return plane
+
+    def _attach(self, interfaces: Sequence[str], mode: str) -> None:
+        self._mode = mode
+        made = []
+        for interface in interfaces:
+            before = link.attached(self._pins.links, interface)
+            if self._loaded.fresh and before:
+                self._pending.append(interface)
+                continue
+            try:
+                self._modes[interface] = link.attach(self._loaded.program, interface, mode, self._pins.links)
+                if not before:
+                    made.append(interface)
+            except XdpError as error:
+                self._without[interface] = str(error)
+        if self._without and (mode != "auto" or not (self._modes or self._pending)):
+            for interface in made:
+                link.detach(self._pins.links / self._modes[interface] / link.pin_name(interface))
+            raise XdpError("; ".join(dict.fromkeys(self._without.values())))
 
     @property
     def committed(self) -> int:
         """Version of the generation that packets see, 0 before the first commit."""
-        return int(self._word.value) >> 1
+        return int(self._word.value) >> 1 or self._before
 
     def prepare(self, version: int, vips: Iterable[Vip], policies: Iterable[Policy]) -> None:
         """Fill the generation that no packet sees: the VIPs given and those served until now.
@@ -115,13 +169,13 @@ class XdpPlane:
         local = local_addresses(self._modes) if node else frozenset()
         current = self._plans[self._generation]
         same = make_plan(self._generation, wanted, policies, local)
-        if self.committed and same == replace(current, front_v4=same.front_v4, front_v6=same.front_v6):
+        if self._word.value and same == replace(current, front_v4=same.front_v4, front_v6=same.front_v6):
             self._next = (version, current, same, wanted)
             return
-        generation = 1 - self._generation if self.committed else 0
-        both = wanted | (self._served or frozenset()) if self.committed else wanted
+        generation = 1 - self._generation if self._word.value else 0
+        both = wanted | (self._served or frozenset()) if self._word.value else wanted
         plan = make_plan(generation, both, policies, local)
-        if self._served is None and self.committed:
+        if self._served is None and self._word.value:
             plan.vips = _moved(current.vips, generation) | plan.vips
         try:
             syscalls.wait_for_readers()
@@ -138,38 +192,76 @@ class XdpPlane:
         """
         if self._next is None:
             raise XdpError("nothing was prepared")
+        if self._served is None:
+            self._heartbeat.begin()
         version, plan, self._final, wanted = self._next
         self._next = None
         self._word.value = version << 1 | plan.generation
         self._served = wanted
-        for interface, mode in self._pending:
-            links = pins_of(self.instance) / "links"
-            self._modes[interface] = link.attach(self._loaded.program, interface, mode, links)
-        self._pending = []
+        if self._pending:
+            self._switch()
+
+    def _switch(self) -> None:
+        """Move the links that run over maps of another shape to ours, which are filled."""
+        try:
+            self._copy_buckets()
+        except OSError as error:
+            raise XdpError(f"cannot take over what sources have used: {error.strerror}") from error
+        for interface in tuple(self._pending):
+            try:
+                self._modes[interface] = link.attach(
+                    self._loaded.program, interface, self._mode, self._pins.links
+                )
+            except XdpError as error:
+                if self._mode != "auto":
+                    raise
+                self._without[interface] = str(error)
+            self._pending.remove(interface)
+
+    def _copy_buckets(self) -> None:
+        """What sources have used of their limits, where the maps differ in size alone."""
+        old = self._pins.other(self._place)
+        if matches(self._found.object, old).get("edge_buckets") != "content":
+            return
+        with opened(old / "edge_buckets", "map") as fd:
+            shape = syscalls.map_info(fd).shape
+            items = syscalls.map_items(fd, shape.key_bytes, shape.value_bytes, shape.entries)
+        room = self._found.object.maps["edge_buckets"].shape.entries
+        syscalls.map_write(self._loaded.maps["edge_buckets"], dict(list(items.items())[:room]))
 
     def retire(self) -> None:
-        """Drop what left: VIPs that are no longer served, and the generation nobody sees."""
-        if self._final is None or self._next is not None:
-            return
-        generation = self._final.generation
+        """Drop what left: VIPs no longer served, the generation nobody sees, maps and links of before.
+
+        Errors: XdpError; the next call tries again.
+        """
         try:
+            if not self._settled and not self._pending:
+                self._settle()
+            if self._final is None or self._next is not None:
+                return
+            generation = self._final.generation
             syscalls.wait_for_readers()
             self._write(replace(self._final, front_v4=None, front_v6=None))
             self._write(Plan(1 - generation, settings=bytes(_settings_bytes())))
         except OSError as error:
             raise XdpError(f"cannot retire a generation: {error.strerror}") from error
 
+    def _settle(self) -> None:
+        """After the first commit only our place is needed, and only links that were asked for."""
+        if self._modes:
+            self._pins.forget_links([*self._modes, *self._without])
+        with self._lock:
+            self._pins.settle(self._place)
+            mine = counts.open_counter(self._place)
+            for one in self._counters:
+                one.close()
+            self._counters = [mine] if mine else []
+        self._settled = True
+
     def statistics(self) -> dict[str, tuple[int, int]]:
         """Packets and bytes by reason. Shape: "offered", "pass_other", … to (packets, bytes)."""
-        cpus = syscalls.possible_cpus()
-        result = {}
-        for number, name in reasons().items():
-            raw = syscalls.map_lookup(
-                self._loaded.maps["edge_counts"], struct.pack("<I", number), cpus * _COUNT_BYTES
-            )
-            words = struct.unpack(f"<{2 * cpus}Q", raw)
-            result[name] = (sum(words[::2]), sum(words[1::2]))
-        return result
+        with self._lock:
+            return counts.named(counts.total(self._counters))
 
     def heartbeat_descriptor(self) -> int | None:
         """The mappable page of struct edge_heartbeat; ours, so duplicate it to keep it."""
@@ -182,6 +274,7 @@ class XdpPlane:
         return (
             f"xdp: {self._found.origin} object ({self._found.why}), {maps} maps, "
             f"on {where or 'the interfaces at the first commit'}"
+            + "".join(f"; {reason}" for reason in dict.fromkeys(self._without.values()))
         )
 
     def describe(self) -> dict[str, Any]:
@@ -198,11 +291,13 @@ class XdpPlane:
                 "why": self._found.why,
             },
             "maps": "new" if self._loaded.fresh else "reopened",
+            "without": dict(self._without),
+            "dead_man": self._dead_man(),
             "committed": self.committed,
             "generation": self._generation,
             "vips": len(self._plans[self._generation].vips),
             "rules": len(self._plans[self._generation].sources) + len(self._plans[self._generation].short),
-            "pins": str(pins_of(self.instance)),
+            "pins": str(self._pins.folder),
             "counters": {
                 name: {"packets": packets, "bytes": size}
                 for name, (packets, size) in self.statistics().items()
@@ -213,9 +308,23 @@ class XdpPlane:
         """Close descriptors and mappings; pins, and so the program, stay."""
         del self._word
         self._control_map.close()
+        self._heartbeat.close()
         for front in self._fronts.values():
             front.close()
+        for counter in self._counters:
+            counter.close()
         self._loaded.close()
+
+    def _dead_man(self) -> dict[str, Any]:
+        settings = ffi.from_buffer("struct edge_settings *", self._plans[self._generation].settings)
+        seconds = settings.dead_man_ns / 1e9
+        ages = self._heartbeat.ages()
+        return {
+            "seconds": seconds,
+            "action": "drop" if settings.flags & lib.EDGE_SETTING_STALE_DROP else "pass",
+            "ages": ages,
+            "stale": bool(seconds) and min(ages.values()) > seconds,
+        }
 
     @property
     def _generation(self) -> int:
@@ -262,40 +371,16 @@ def _moved(vips: dict[bytes, bytes], generation: int) -> dict[bytes, bytes]:
 
 
 def _settings_bytes() -> int:
-    from edge.native import ffi
-
     return int(ffi.sizeof("struct edge_settings"))
 
 
-def reasons() -> dict[int, str]:
-    """Numbers of enum edge_drop to names as metrics show them."""
-    names = enum_names("edge_drop", "EDGE_")
-    return {number: name for number, name in names.items() if number != lib.EDGE_REASON_COUNT}
-
-
-def detach(instance: str) -> list[str]:
+def detach(instance: str) -> tuple[list[str], list[str]]:
     """Detach every link of an instance and remove its pins.
 
-    Shape: what was removed, as paths under the instance's folder.
+    Shape: what was removed, and what was left, because it is none of ours; paths under its folder.
     Errors: XdpError where the kernel refuses.
     """
-    folder = pins_of(instance)
-    removed: list[str] = []
-    if not folder.exists():
-        return removed
     try:
-        for pin in sorted((folder / "links").glob("*/*")):
-            link.detach(pin)
-            removed.append(str(pin.relative_to(folder)))
-        # A crash between a program's pin and its link's leaves the former alone.
-        for pin in sorted((*(folder / "maps").glob("*"), *(folder / "programs").glob("*/*"))):
-            pin.unlink()
-            removed.append(str(pin.relative_to(folder)))
-        for path in sorted(folder.rglob("*"), reverse=True):
-            path.rmdir()
-        folder.rmdir()
-        with contextlib.suppress(OSError):
-            os.rmdir(folder.parent)
+        return Pins(instance).remove()
     except OSError as error:
         raise XdpError(f"cannot detach {instance}: {error.strerror}") from error
-    return removed

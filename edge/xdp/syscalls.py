@@ -8,6 +8,7 @@ loads are tried again with a log so that the text of an XdpError can carry the v
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import struct
@@ -33,6 +34,8 @@ MODE_GENERIC, MODE_NATIVE = 2, 4
 RUN_LIVE = 2
 
 _LOG_BYTES = 1 << 20
+_BATCH = 1 << 16
+_MAPS_MAX = 64  # of one program, as the kernel has it
 
 
 def bpf(command: int, attributes: bytes, size: int = 0) -> tuple[int, bytes]:
@@ -127,6 +130,38 @@ def map_keys(fd: int, key_bytes: int) -> list[bytes]:
         address = ctypes.addressof(key)
 
 
+def map_items(fd: int, key_bytes: int, value_bytes: int, room: int) -> dict[bytes, bytes]:
+    """All elements of a hash or trie of up to ``room``, in as few calls as it takes.
+
+    Others may write meanwhile: what they put in or take away may be missed, nothing else is.
+    """
+    found: dict[bytes, bytes] = {}
+    count = min(room, _BATCH)
+    keys, values = (ctypes.create_string_buffer(count * size) for size in (key_bytes, value_bytes))
+    # A hash gives its position in four bytes, a trie in a key.
+    position = ctypes.create_string_buffer(max(4, key_bytes))
+    start = 0
+    while True:
+        head = struct.pack(
+            "<QQQQ", start, *(ctypes.addressof(one) for one in (position, keys, values))
+        ) + struct.pack("<IIQQ", count, fd, 0, 0)
+        buffer = ctypes.create_string_buffer(head, len(head))
+        result = _LIBC.syscall(
+            ctypes.c_long(_BPF), ctypes.c_long(LOOKUP_BATCH), buffer, ctypes.c_long(len(buffer))
+        )
+        number = ctypes.get_errno() if result < 0 else 0
+        if number not in (0, errno.ENOENT):
+            raise OSError(number, os.strerror(number))
+        got = struct.unpack_from("<I", buffer.raw, 32)[0]
+        raw_keys, raw_values = keys.raw, values.raw
+        for i in range(got):
+            key = raw_keys[i * key_bytes : (i + 1) * key_bytes]
+            found[key] = raw_values[i * value_bytes : (i + 1) * value_bytes]
+        if number:
+            return found
+        start = ctypes.addressof(position)
+
+
 def map_write(fd: int, items: dict[bytes, bytes]) -> None:
     """Put many elements in one call."""
     if not items:
@@ -217,14 +252,24 @@ class ProgramInfo:
     jited_bytes: int
     xlated_bytes: int
     name: str
+    maps: tuple[int, ...]  # their ids
 
 
 def program_info(fd: int) -> ProgramInfo:
     """Ask about a program."""
-    raw = _info(fd, 80)
+    ids = ctypes.create_string_buffer(4 * _MAPS_MAX)
+    raw = _info(fd, 80, bytes(52) + struct.pack("<IQ", _MAPS_MAX, ctypes.addressof(ids)))
     number = struct.unpack_from("<I", raw, 4)[0]
     jited, xlated = struct.unpack_from("<II", raw, 16)
-    return ProgramInfo(number, raw[8:16].hex(), jited, xlated, raw[64:80].split(b"\0")[0].decode())
+    count = struct.unpack_from("<I", raw, 52)[0]
+    return ProgramInfo(
+        number,
+        raw[8:16].hex(),
+        jited,
+        xlated,
+        raw[64:80].split(b"\0")[0].decode(),
+        struct.unpack_from(f"<{count}I", ids.raw),
+    )
 
 
 def link_info(fd: int) -> tuple[int, int]:
@@ -260,10 +305,17 @@ def pin(fd: int, path: str) -> None:
     bpf(OBJ_PIN, struct.pack("<QII", ctypes.addressof(text), fd, 0))
 
 
-def open_pin(path: str) -> int:
-    """Open what a name in bpffs holds."""
+def open_pin(path: str, kind: str) -> int:
+    """Open what a name in bpffs holds: a "map", "prog" or "link".
+
+    Errors: OSError, with EINVAL where it is of another kind.
+    """
     text = ctypes.create_string_buffer(path.encode())
-    return bpf(OBJ_GET, struct.pack("<QII", ctypes.addressof(text), 0, 0))[0]
+    fd = bpf(OBJ_GET, struct.pack("<QII", ctypes.addressof(text), 0, 0))[0]
+    if kind not in os.readlink(f"/proc/self/fd/{fd}"):  # anon_inode:bpf-map, bpf-prog, bpf_link
+        os.close(fd)
+        raise OSError(errno.EINVAL, f"it holds no {kind}")
+    return fd
 
 
 def link_create(program: int, interface: int, flags: int) -> int:
@@ -325,20 +377,3 @@ def possible_cpus() -> int:
     with open("/sys/devices/system/cpu/possible", encoding="ascii") as file:
         last = file.read().strip().split(",")[-1]
     return int(last.split("-")[-1]) + 1
-
-
-def mount_bpffs(path: str = "/sys/fs/bpf") -> None:
-    """Mount bpffs unless it is.
-
-    Errors: XdpError where that is not permitted.
-    """
-    if _is_bpffs(path):
-        return
-    if _LIBC.mount(b"bpf", path.encode(), b"bpf", ctypes.c_ulong(0), None) < 0:
-        number = ctypes.get_errno()
-        raise XdpError(f"cannot mount bpffs on {path}: {os.strerror(number)}")
-
-
-def _is_bpffs(path: str) -> bool:
-    with open("/proc/self/mounts", encoding="utf-8") as file:
-        return any(line.split()[1:3] == [path, "bpf"] for line in file)

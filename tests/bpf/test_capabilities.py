@@ -19,8 +19,9 @@ import pytest
 from edge.errors import XdpError
 from edge.xdp import link, syscalls
 from edge.xdp.compiler import stored_object
-from edge.xdp.object import LAYOUT_PIN, layout_digest, load
-from edge.xdp.plane import XdpPlane, detach, pins_of
+from edge.xdp.object import LAYOUT_PIN, layout_digests, load
+from edge.xdp.pins import pins_of
+from edge.xdp.plane import XdpPlane, detach
 from tests.e2e.lab import inside
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
@@ -92,8 +93,8 @@ def test_maps_of_other_layouts_are_made_anew(instance: str, tmp_path: Path) -> N
     other = type(found).from_dict(
         found.to_dict() | {"btf": found.btf.replace(b"dead_man_ns", b"dead_man_us").hex()}
     )
-    assert layout_digest(other) != layout_digest(found)
-    folder = pins_of(instance) / "maps"
+    assert layout_digests(other) != layout_digests(found)
+    folder = pins_of(instance) / "maps" / "a"
     load(other, folder).close()
     again = load(other, folder)
     again.close()
@@ -104,7 +105,7 @@ def test_maps_of_other_layouts_are_made_anew(instance: str, tmp_path: Path) -> N
 
 def test_the_digest_cannot_be_written_again(instance: str, tmp_path: Path) -> None:
     run(instance, tmp_path)
-    fd = syscalls.open_pin(str(pins_of(instance) / "maps" / LAYOUT_PIN))
+    fd = syscalls.open_pin(str(pins_of(instance) / "maps" / "a" / LAYOUT_PIN), "map")
     try:
         with pytest.raises(PermissionError):
             syscalls.map_update(fd, bytes(4), bytes(32))
@@ -116,8 +117,8 @@ def test_a_program_that_somebody_else_put_in_is_left(instance: str, tmp_path: Pa
     run(instance, tmp_path)
     pin = pins_of(instance) / "links" / "native" / "edge0"
     foreign = syscalls.program_load(b"\xb7\0\0\0\2\0\0\0\x95" + bytes(7), "foreign")
-    ours = syscalls.open_pin(str(next((pins_of(instance) / "programs").glob("native/*"))))
-    channel = syscalls.open_pin(str(pin))
+    ours = syscalls.open_pin(str(next((pins_of(instance) / "programs").glob("native/*"))), "prog")
+    channel = syscalls.open_pin(str(pin), "link")
     try:
         syscalls.link_update(channel, foreign, ours)
         number = syscalls.program_info(foreign).id

@@ -18,7 +18,8 @@ from edge.errors import XdpError
 from edge.xdp import link, syscalls
 from edge.xdp.compiler import compile_edge, compile_program, source_hash, stored_object
 from edge.xdp.object import compare_layouts, load
-from edge.xdp.plane import XdpPlane, detach, pins_of
+from edge.xdp.pins import pins_of
+from edge.xdp.plane import XdpPlane, detach
 from tests.bpf.probe import Probe
 from tests.e2e.lab import inside
 
@@ -102,7 +103,7 @@ def test_tools_print_named_fields(probe: Probe) -> None:
         ("edge_counts", ("packets", "bytes")),
         ("edge_heartbeat", ("holder_ns", "data_ns")),
     ):
-        pin = pins_of(probe.plane.instance) / "maps" / name
+        pin = pins_of(probe.plane.instance) / "maps" / "a" / name
         out = subprocess.run(
             ["bpftool", "map", "dump", "pinned", pin], capture_output=True, text=True, check=True
         )
@@ -117,17 +118,17 @@ def test_tools_print_named_fields(probe: Probe) -> None:
         )
 
 
-def test_a_pin_of_another_shape_makes_all_maps_anew(probe: Probe) -> None:
+def test_a_pin_that_was_replaced_makes_all_maps_anew_beside(probe: Probe) -> None:
     probe.publish()
-    pin = pins_of(probe.plane.instance) / "maps" / "edge_buckets"
+    pin = pins_of(probe.plane.instance) / "maps" / "a" / "edge_buckets"
     pin.unlink()
     other = syscalls.map_create(syscalls.MapShape(1, 20, 8, 10, 0), "edge_buckets")
     syscalls.pin(other, str(pin))
     os.close(other)
     again = XdpPlane.open(probe.plane.instance, [])
     try:
-        assert again.committed == 0
-        assert again.statistics()["offered"] == (0, 0)
+        assert again.describe()["maps"] == "new"
+        assert again.committed == 1
     finally:
         again.close()
 
@@ -147,10 +148,12 @@ def test_a_link_survives_its_process_and_is_updated_in_place(namespace: str) -> 
                 assert seen[-1][1] == ("native", int(done.stdout))
             assert seen[0][0] == seen[1][0]
             assert seen[0][1] != seen[1][1]
-            with pytest.raises(XdpError, match="already has an XDP program"):
+            with pytest.raises(
+                XdpError, match=f"edge0 already has XDP program .* of edge instance {instance}$"
+            ):
                 XdpPlane.open(f"{instance}-b", ["edge0"])
     finally:
-        removed = detach(instance)
+        removed, _ = detach(instance)
         detach(f"{instance}-b")
     assert "links/native/edge0" in removed
     assert not pins_of(instance).exists()

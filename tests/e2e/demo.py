@@ -266,10 +266,8 @@ class Demo:
     def show_places(self) -> None:
         """Step 5: where to look."""
         title("5", "Where to look")
-        pins = Path("/sys/fs/bpf/edge") / self.instance
-        maps = (
-            sorted((pins / "maps").glob("edge_c*")) if (pins / "maps").is_dir() else sorted(pins.rglob("*"))
-        )
+        pins = Path("/sys/fs/bpf/edge") / self.instance / "maps" / "a"
+        maps = sorted(pins.glob("edge_c*"))
         enter = f"nsenter --net=/run/netns/{self.lab.name('node')}"
         lines = [f"{enter} curl -s 127.0.0.1:{ADMIN_PORT}{path}" for path in ("/readyz", "/metrics", "/xdp")]
         lines += [f"bpftool map dump pinned {path}" for path in maps if path.is_file()][:2]
@@ -281,8 +279,8 @@ class Demo:
         for line in lines:
             console.print(Text(f"  {line}"), soft_wrap=True)
         bpftool = shutil.which("bpftool") or shutil.which("bpftool", path="/usr/sbin:/sbin")
-        if bpftool and (pins / "maps" / "edge_control").exists():
-            words = [bpftool, "map", "dump", "pinned", str(pins / "maps" / "edge_control")]
+        if bpftool and (pins / "edge_control").exists():
+            words = [bpftool, "map", "dump", "pinned", str(pins / "edge_control")]
             done = subprocess.run(words, capture_output=True, text=True)
             console.print(Text(f"$ {' '.join(words)}\n{done.stdout.strip()}"), soft_wrap=True)
             expect("commit" in done.stdout, "bpftool prints no field names")
