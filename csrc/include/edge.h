@@ -335,6 +335,8 @@ struct edge_secret {
 
 /* ---- 7. Shared memory ------------------------------------------------------------------- */
 
+#define EDGE_COMMIT_MAGIC 0x31544d4345474445 /* "EDGECMT1" */
+
 /* The commit page: one 4 KiB memfd, written by the holder, read by the data plane. */
 struct edge_commit_page {
     uint64_t magic;
@@ -350,7 +352,7 @@ enum edge_outcome {
     EDGE_OUTCOME_CLIENT_ABORT = 2,   /* the downstream side ended it */
     EDGE_OUTCOME_UPSTREAM_ABORT = 3, /* the endpoint broke off after its head was passed on */
     EDGE_OUTCOME_TUNNEL = 4,         /* became a tunnel, and ended */
-    EDGE_OUTCOME_LOST = 5,           /* its data plane died */
+    EDGE_OUTCOME_LOST = 5,           /* its data plane died, or a drain's grace was over */
     EDGE_OUTCOME_COUNT = 6
 };
 
@@ -387,12 +389,15 @@ struct edge_lane {
     uint64_t tls_errors;
     uint64_t log_lines;
     uint64_t log_dropped;
-    uint64_t accept_errors; /* descriptor or memory limit reached */
-    uint64_t version;       /* image version this worker serves */
-    uint64_t loop_ns;       /* CLOCK_MONOTONIC at the top of its loop: the watchdog's food */
-    uint64_t pid;           /* of the data plane that owns the lane; 0: free */
-    uint64_t latency[32];   /* log2 histogram of microseconds to the end of the answer */
-    uint64_t reserved[12];  /* fills 512 bytes: lanes share no cache line */
+    uint64_t accept_errors;  /* descriptor or memory limit reached */
+    uint64_t version;        /* image version this worker serves */
+    uint64_t loop_ns;        /* CLOCK_MONOTONIC at the top of its loop: the watchdog's food */
+    uint64_t pid;            /* of the data plane that owns the lane; 0: free */
+    uint64_t latency[32];    /* log2 histogram of microseconds to the end of the answer */
+    uint64_t tunnels;        /* open */
+    uint64_t connect_limits; /* no descriptor for a connection to an endpoint */
+    uint64_t memory_errors;  /* something was refused for want of memory */
+    uint64_t reserved[9];    /* fills 512 bytes: lanes share no cache line */
 };
 
 /* One memfd: header, lanes[lane_count], route cells[lane][EDGE_ROUTE_SLOTS], upstream

@@ -51,6 +51,8 @@ static inline void counters_finished(struct exchange *exchange)
     COUNT(lane->latency[bucket > 31 ? 31 : bucket], 1);
     COUNT(lane->outcomes[exchange->outcome], 1);
     COUNT(lane->in_flight, (uint64_t)-1);
+    if (exchange->tunnel)
+        COUNT(lane->tunnels, (uint64_t)-1);
     if (!exchange->has_route)
         return;
     struct edge_route_cell *cell = &proxy->route_cells[exchange->route_slot];

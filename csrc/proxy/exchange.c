@@ -450,7 +450,9 @@ void exchange_downstream_failed(struct exchange *exchange, uint8_t failure_kind)
     if (exchange->finished)
         return;
     exchange->failure = (struct exchange_failure){.kind = failure_kind, .side = SIDE_DOWNSTREAM};
-    finish(exchange, exchange->tunnel ? EDGE_OUTCOME_TUNNEL : EDGE_OUTCOME_CLIENT_ABORT);
+    finish(exchange, exchange->tunnel                ? EDGE_OUTCOME_TUNNEL
+                     : failure_kind == FAILURE_GRACE ? EDGE_OUTCOME_LOST
+                                                     : EDGE_OUTCOME_CLIENT_ABORT);
 }
 
 /* ---- upstream events ------------------------------------------------------------------------ */

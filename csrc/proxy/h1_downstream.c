@@ -1,45 +1,11 @@
 /* HTTP/1 towards clients: a connection is a sequence of exchanges, answered in their order.
  *
- * Called by the worker's accept, by the transport, and by proxy/exchange.c through the table at
- * the end. Reads heads from the shared buffers into a stash of its own, watches head, body and
- * idle timeouts, writes answers. Never routes and never chooses a status. */
-#include "proxy/proxy.h"
-
-#include <stdlib.h>
-#include <unistd.h>
+ * Called by the transport, and by proxy/exchange.c through the table at the end; connections begin
+ * and end in h1_life.c. Reads heads from the shared buffers into a stash of its own, watches head,
+ * body and idle timeouts, writes answers. Never routes and never chooses a status. */
+#include "proxy/h1_downstream.h"
 
 #include "match/matcher.h"
-#include "proxy/deadline.h"
-#include "proxy/h1_stream.h"
-
-#define LINGER_MS 2000 /* unread bytes would make close() destroy the answer */
-
-enum downstream_state { DOWN_HEAD = 1, DOWN_EXCHANGE, DOWN_LINGER, DOWN_CLOSED };
-
-struct h1_downstream {
-    struct transport transport;
-    struct proxy *proxy;
-    struct list link;
-    struct deadline deadline;
-    struct exchange_client client;
-    uint64_t settings_version; /* image version that the next four were read from */
-    struct h1_limits limits;
-    uint32_t idle_ms, head_ms;
-    struct h1_sender sender;
-    struct h1_reader reader;
-    struct block *stash; /* the present head, then what came with it */
-    size_t stash_length, taken, head_end, scanned;
-    struct block *ahead; /* came while an exchange was under way */
-    size_t ahead_length;
-    uint8_t state;
-    bool receiving;  /* a receive is outstanding */
-    bool wants_body; /* what it brings belongs to the request body */
-    bool replayable; /* all of the body that was passed on still stands in the stash */
-    bool eof;        /* the client ended its side */
-    bool expects;    /* 100 Continue was asked for and not yet sent */
-    bool close;      /* the present answer is the last */
-    struct exchange exchange;
-};
 
 static const struct exchange_downstream_ops OPS;
 
@@ -53,37 +19,7 @@ static struct h1_downstream *of_exchange(struct exchange *exchange)
     return LIST_OWNER(exchange, struct h1_downstream, exchange);
 }
 
-static void drop(struct h1_downstream *down)
-{
-    if (down->state == DOWN_CLOSED)
-        return;
-    down->state = DOWN_CLOSED;
-    deadline_release(&down->deadline);
-    transport_close(&down->transport);
-}
-
-/* The connection is of no use any more; an exchange on it ends as the client's fault. */
-static void fail(struct h1_downstream *down, uint8_t kind)
-{
-    if (down->state == DOWN_EXCHANGE)
-        exchange_downstream_failed(&down->exchange, kind);
-    drop(down);
-}
-
-static void closed(struct transport *transport)
-{
-    struct h1_downstream *down = of(transport);
-    struct proxy *proxy = down->proxy;
-    list_remove(&down->link);
-    h1_sender_release(&down->sender);
-    h1_reader_release(&down->reader, &proxy->blocks);
-    blocks_give(&proxy->blocks, down->stash);
-    blocks_give(&proxy->blocks, down->ahead);
-    COUNT(proxy->lane->connections_open, (uint64_t)-1);
-    free(down);
-}
-
-static void receive(struct h1_downstream *down)
+void h1_downstream_receive(struct h1_downstream *down)
 {
     if (down->receiving || down->eof)
         return;
@@ -110,8 +46,7 @@ static bool append(struct h1_downstream *down, struct block **block, size_t *hav
 
 /* ---- heads ----------------------------------------------------------------------------------- */
 
-/* Limits and trust follow the image, also on connections that are older than it. */
-static void read_settings(struct h1_downstream *down)
+void h1_downstream_read_settings(struct h1_downstream *down)
 {
     const struct snapshot_view *view = down->proxy->view;
     if (!view || down->settings_version == view->version)
@@ -177,14 +112,14 @@ static void begin(struct h1_downstream *down, const struct h1_head *head)
     memcpy(copy, head, bytes);
     /* Watch for the client's end, and for the next request, while the answer is made. */
     if (head->body == BODY_NONE && down->taken == down->stash_length)
-        receive(down);
+        h1_downstream_receive(down);
     exchange_begin(exchange, copy);
 }
 
 static void read_head(struct h1_downstream *down)
 {
     struct h1_head *head = &down->proxy->scratch;
-    read_settings(down);
+    h1_downstream_read_settings(down);
     long used = h1_parse_request((const char *)down->stash->data, down->stash_length, &down->limits,
                                  &down->scanned, head);
     if (used > 0) {
@@ -194,12 +129,12 @@ static void read_head(struct h1_downstream *down)
     } else if (used < 0) {
         refuse(down, failure_of(used));
     } else if (down->eof) {
-        drop(down);
+        h1_downstream_drop(down);
     } else {
         if (down->head_end == 0) /* the head's time runs from its first byte */
             deadline_set(&down->deadline, proxy_now_ms(down->proxy), down->head_ms);
         down->head_end = 1;
-        receive(down);
+        h1_downstream_receive(down);
     }
 }
 
@@ -228,7 +163,7 @@ static void next_request(struct h1_downstream *down)
         down->ahead = 0;
         down->ahead_length = 0;
         if (!kept) {
-            drop(down);
+            h1_downstream_drop(down);
             return;
         }
     }
@@ -238,12 +173,16 @@ static void next_request(struct h1_downstream *down)
     }
     blocks_give(blocks, down->stash);
     down->stash = 0;
-    if (down->eof || down->proxy->draining) {
-        drop(down);
+    if (down->eof) {
+        h1_downstream_drop(down);
+        return;
+    }
+    if (down->proxy->ending) { /* its answer began before and promised more */
+        h1_downstream_linger(down, LINGER_MS);
         return;
     }
     deadline_set(&down->deadline, proxy_now_ms(down->proxy), down->idle_ms);
-    receive(down);
+    h1_downstream_receive(down);
 }
 
 /* All of the answer was handed to the kernel. */
@@ -259,15 +198,14 @@ static void complete(struct h1_downstream *down)
         next_request(down);
         return;
     }
-    bool unread = !down->reader.ended || down->taken < down->stash_length || down->ahead;
+    /* Where the end is our idea, the next request may be on its way already. */
+    bool unread = !down->reader.ended || down->taken < down->stash_length || down->ahead ||
+                  down->proxy->closing;
     if (!unread || down->eof || exchange->tunnel) {
-        drop(down);
+        h1_downstream_drop(down);
         return;
     }
-    down->state = DOWN_LINGER;
-    transport_shutdown(&down->transport);
-    deadline_set(&down->deadline, proxy_now_ms(down->proxy), LINGER_MS);
-    receive(down);
+    h1_downstream_linger(down, LINGER_MS);
 }
 
 /* ---- the transport's events ------------------------------------------------------------------ */
@@ -285,7 +223,7 @@ static void pass_body(struct h1_downstream *down, uint8_t *data, size_t length)
     long used = h1_reader_feed(&down->reader, data, length, &piece);
     if (used < 0) {
         if (down->exchange.response_begun) {
-            fail(down, FAILURE_SYNTAX);
+            h1_downstream_fail(down, FAILURE_SYNTAX);
             return;
         }
         refuse_body(down);
@@ -294,7 +232,7 @@ static void pass_body(struct h1_downstream *down, uint8_t *data, size_t length)
     if ((size_t)used < length && /* the next request's */
         !append(down, &down->ahead, &down->ahead_length, data + used, length - (size_t)used)) {
         blocks_give(&down->proxy->blocks, piece.block);
-        fail(down, FAILURE_MEMORY);
+        h1_downstream_fail(down, FAILURE_MEMORY);
         return;
     }
     if (piece.length > 0 || piece.end)
@@ -307,7 +245,7 @@ static void ended(struct h1_downstream *down, int length)
 {
     down->eof = true;
     if (down->state != DOWN_EXCHANGE) {
-        drop(down);
+        h1_downstream_drop(down);
         return;
     }
     if (length == 0 && down->exchange.tunnel) {
@@ -321,7 +259,7 @@ static void ended(struct h1_downstream *down, int length)
     }
     /* A half-closed client still waits for its answer; one that broke off does not. */
     if (length < 0 || down->wants_body)
-        fail(down, FAILURE_RESET);
+        h1_downstream_fail(down, FAILURE_RESET);
 }
 
 static void received(struct transport *transport, uint8_t *data, int length)
@@ -336,17 +274,17 @@ static void received(struct transport *transport, uint8_t *data, int length)
     }
     COUNT(down->proxy->lane->bytes_in, (uint64_t)length);
     if (down->state == DOWN_LINGER) {
-        receive(down);
+        h1_downstream_receive(down);
     } else if (down->state == DOWN_EXCHANGE && down->wants_body) {
         deadline_clear(&down->deadline);
         pass_body(down, data, (size_t)length);
     } else if (down->state == DOWN_EXCHANGE) {
         if (!append(down, &down->ahead, &down->ahead_length, data, (size_t)length))
-            fail(down, FAILURE_MEMORY);
+            h1_downstream_fail(down, FAILURE_MEMORY);
     } else if (append(down, &down->stash, &down->stash_length, data, (size_t)length)) {
         read_head(down);
     } else {
-        drop(down);
+        h1_downstream_drop(down);
     }
 }
 
@@ -356,7 +294,7 @@ static void sent(struct transport *transport, int result)
     if (down->state == DOWN_CLOSED)
         return;
     if (result < 0) {
-        fail(down, FAILURE_RESET);
+        h1_downstream_fail(down, FAILURE_RESET);
         return;
     }
     if (!h1_sender_sent(&down->sender) || down->state != DOWN_EXCHANGE)
@@ -373,19 +311,20 @@ static void sent(struct transport *transport, int result)
 static void secured(struct transport *transport, int result)
 {
     struct edge_lane *lane = of(transport)->proxy->lane;
+    of(transport)->secured = result == 0;
     if (result == 0)
         COUNT(lane->tls_handshakes, 1);
     else
         COUNT(lane->tls_errors, 1);
 }
 
-static void passed(struct deadline *deadline)
+void h1_downstream_passed(struct deadline *deadline)
 {
     struct h1_downstream *down = LIST_OWNER(deadline, struct h1_downstream, deadline);
     if (down->state == DOWN_HEAD && down->stash_length > 0)
         refuse(down, FAILURE_TIMEOUT);
     else
-        fail(down, FAILURE_TIMEOUT);
+        h1_downstream_fail(down, FAILURE_TIMEOUT);
 }
 
 /* ---- what the exchange asks ---------------------------------------------------------------------
@@ -397,7 +336,7 @@ static bool keeps(const struct h1_downstream *down)
     const struct h1_reader *reader = &down->reader;
     bool read = reader->ended ||
                 (reader->kind == BODY_LENGTH && reader->left <= down->stash_length - down->taken);
-    return !down->close && !down->proxy->draining && read;
+    return !down->close && !down->proxy->closing && read;
 }
 
 static void send_interim(struct exchange *exchange)
@@ -453,7 +392,7 @@ static void flush(struct exchange *exchange)
 
 static void break_off(struct exchange *exchange)
 {
-    drop(of_exchange(exchange));
+    h1_downstream_drop(of_exchange(exchange));
 }
 
 static void credit(struct exchange *exchange)
@@ -536,60 +475,5 @@ static const struct exchange_downstream_ops OPS = {.interim = send_interim,
                                                    .credit = credit,
                                                    .rewind = rewind_body};
 
-static const struct transport_handlers HANDLERS = {
-    .received = received, .sent = sent, .closed = closed, .secured = secured};
-
-/* ---- connections
- * --------------------------------------------------------------------------------- */
-
-void h1_downstream_accept(struct proxy *proxy, uint32_t listener_slot, int fd)
-{
-    const struct snapshot_view *view = proxy->view;
-    int32_t index = view ? match_listener(&view->image, listener_slot) : -1;
-    struct h1_downstream *down = index < 0 ? 0 : calloc(1, sizeof *down);
-    if (!down) {
-        close(fd);
-        return;
-    }
-    down->proxy = proxy;
-    down->state = DOWN_HEAD;
-    down->settings_version = ~0ull;
-    down->client.listener_slot = listener_slot;
-    proxy_name_client(&down->client, fd);
-    read_settings(down);
-    h1_sender_init(&down->sender, &down->transport, &proxy->blocks);
-    deadline_init(&down->deadline, &proxy->wheel, passed);
-    if (view->image.listeners[index].transport == EDGE_TRANSPORT_TLS) {
-        struct tls_server *server = proxy->tls ? proxy->tls[listener_slot] : 0;
-        down->client.tls = 1;
-        if (!server ||
-            transport_accept_tls(&down->transport, proxy->loop, fd, &HANDLERS, server) < 0) {
-            close(fd);
-            free(down);
-            return;
-        }
-    } else {
-        transport_accept_plain(&down->transport, proxy->loop, fd, &HANDLERS);
-    }
-    list_push_back(&proxy->downstreams, &down->link);
-    COUNT(proxy->lane->connections, 1);
-    COUNT(proxy->lane->connections_open, 1);
-    deadline_set(&down->deadline, proxy_now_ms(proxy), down->head_ms);
-    receive(down);
-}
-
-void h1_downstream_drain(struct proxy *proxy)
-{
-    LIST_EACH(at, after, &proxy->downstreams)
-    {
-        struct h1_downstream *down = LIST_OWNER(at, struct h1_downstream, link);
-        if (down->state == DOWN_HEAD && down->stash_length == 0)
-            drop(down);
-    }
-}
-
-void h1_downstream_abort_all(struct proxy *proxy)
-{
-    LIST_EACH(at, after, &proxy->downstreams)
-    fail(LIST_OWNER(at, struct h1_downstream, link), FAILURE_RESET);
-}
+const struct transport_handlers h1_downstream_handlers = {
+    .received = received, .sent = sent, .closed = h1_downstream_closed, .secured = secured};

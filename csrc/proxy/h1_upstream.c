@@ -104,7 +104,7 @@ static void release(struct h1_upstream *up)
     up->exchange = 0;
     exchange_upstream_done(exchange);
     h1_reader_release(&up->reader, &up->proxy->blocks);
-    if (!clean || up->proxy->draining || !pool_put(&up->proxy->pool, &up->entry)) {
+    if (!clean || !pool_put(&up->proxy->pool, &up->entry)) {
         drop(up);
         return;
     }

@@ -50,16 +50,16 @@ void proxy_tick(struct proxy *proxy)
     wheel_advance(&proxy->wheel, now_ns / 1000000);
 }
 
-void proxy_drain(struct proxy *proxy)
+void proxy_end_idle(struct proxy *proxy)
 {
-    proxy->draining = true;
-    h1_downstream_drain(proxy);
+    proxy->closing = proxy->ending = true;
+    h1_downstream_end_idle(proxy);
 }
 
-void proxy_abort(struct proxy *proxy)
+void proxy_cut(struct proxy *proxy, uint32_t linger_ms)
 {
-    proxy->draining = true;
-    h1_downstream_abort_all(proxy);
+    proxy->closing = proxy->ending = true;
+    h1_downstream_cut(proxy, linger_ms);
     h1_upstream_abort_all(proxy);
 }
 

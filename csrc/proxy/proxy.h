@@ -40,7 +40,8 @@ struct proxy {
     int64_t date_s;
     char date[H1_DATE_BYTES];
     int64_t wall_offset_ns; /* wall clock = loop clock + this */
-    bool draining;
+    bool closing;           /* an answer is its connection's last */
+    bool ending;            /* and a connection without a request ends at once */
 };
 
 /* A counter that only this thread writes and others read at any time. */
@@ -57,19 +58,20 @@ static inline uint64_t proxy_now_ms(const struct proxy *proxy)
 uint64_t proxy_random(struct proxy *proxy);
 /* The address behind a connection, as bytes and as text. */
 void proxy_name_client(struct exchange_client *client, int fd);
-/* No new request on any connection: idle ones close now, others after their answer. */
-void proxy_drain(struct proxy *proxy);
-/* The grace period is over: everything closes. */
-void proxy_abort(struct proxy *proxy);
+/* Connections without a request end now, the others after their answer. */
+void proxy_end_idle(struct proxy *proxy);
+/* The grace period is over: exchanges and tunnels are cut; who waits for the other side's end may
+ * for so long (0: no more). */
+void proxy_cut(struct proxy *proxy, uint32_t linger_ms);
 static inline bool proxy_idle(const struct proxy *proxy)
 {
     return list_empty(&proxy->downstreams) && list_empty(&proxy->upstreams);
 }
 
-/* ---- h1_downstream.c ---- */
+/* ---- h1_life.c ---- */
 void h1_downstream_accept(struct proxy *proxy, uint32_t listener_slot, int fd);
-void h1_downstream_drain(struct proxy *proxy);
-void h1_downstream_abort_all(struct proxy *proxy);
+void h1_downstream_end_idle(struct proxy *proxy);
+void h1_downstream_cut(struct proxy *proxy, uint32_t linger_ms);
 
 /* ---- h1_upstream.c ---- */
 /* Take a pooled connection or open one, send the request's head, and serve exchange->up. The

@@ -13,6 +13,7 @@ bool tunnel_allowed(const struct exchange *exchange, const struct h1_head *head)
 void tunnel_begin(struct exchange *exchange)
 {
     exchange->tunnel = 1;
+    COUNT(exchange->proxy->lane->tunnels, 1);
     exchange->request_done = 0;
     exchange->response_done = 0;
 }

@@ -1,9 +1,10 @@
-/* The data plane's talk with its holder: listen, image, commit, heartbeat, log, drain.
+/* The data plane's talk with its holder: listen, image, commit, log, closing, drain.
  *
- * Runs on the process's first thread, after all others were started. Images are checked and
- * certificates parsed here, never on a worker; a commit is one store of a pointer. An edition is
- * released when every worker has passed the top of its loop with a newer one. The verbs and who
- * may say them stand in design note 0001. */
+ * A holder that is gone leaves it an orphan: it serves on, until SIGTERM drains it. Runs on the
+ * process's first thread, after all others were started. Images are checked and certificates parsed
+ * here, never on a worker; a commit is one store of a pointer. An edition is released when every
+ * worker has passed the top of its loop with a newer one. The verbs and who may say them stand in
+ * design note 0001. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <poll.h>
@@ -11,15 +12,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "base/error.h"
 #include "worker/message.h"
-#include "worker/runtime.h"
+#include "worker/watch.h"
 
-#define BEAT_MS 100         /* between two stamps of the heartbeat */
-#define STUCK_NS 3000000000 /* a worker that old at the top of its loop: no stamp */
-#define STAGED_MAX 128      /* prepared and not committed; a holder keeps at most 65 */
+#define STAGED_MAX 128 /* prepared and not committed; a holder keeps at most 65 */
+#define IDLE_MS 1000   /* kept connections without a request, when a drain does not say it */
 
 struct staged {
     struct list link; /* oldest first */
@@ -33,14 +34,16 @@ struct control {
     struct list retired; /* editions that a worker may still read */
     uint32_t staged_count;
     bool announced; /* "serving" was said for the active edition */
-    struct edge_heartbeat *heartbeat;
+    int fd;         /* to the holder; -1: there is none any more */
+    struct watch watch;
     struct message message;
 };
 
 static void say(struct control *control, const char *text, int length)
 {
     /* A holder that is gone is noticed by the next receive. */
-    message_send(control->runtime->config->control_fd, text, (size_t)length);
+    if (control->fd >= 0)
+        message_send(control->fd, text, (size_t)length);
 }
 
 static void refuse(struct control *control, uint64_t version, const struct edge_error *err)
@@ -52,6 +55,12 @@ static void refuse(struct control *control, uint64_t version, const struct edge_
         text, sizeof text, "refused version=%llu code=%d section=%u index=%u field=%s reason=%s",
         (unsigned long long)version, err->code, err->section, err->index, field, reason);
     say(control, text, length);
+}
+
+static void wake_workers(struct runtime *runtime)
+{
+    for (uint32_t i = 0; i < runtime->worker_count; i++)
+        loop_wake(runtime->workers[i].proxy.loop);
 }
 
 /* ---- image -------------------------------------------------------------------------------------
@@ -157,10 +166,9 @@ static void take_image(struct control *control)
 }
 
 /* Publish a prepared version; what was prepared before it will not be committed any more. */
-static void commit(struct control *control)
+static void commit_version(struct control *control, uint64_t version)
 {
     struct runtime *runtime = control->runtime;
-    uint64_t version = message_number(&control->message, "version", 0);
     struct edition *chosen = 0;
     LIST_EACH(at, after, &control->staged)
     {
@@ -183,8 +191,28 @@ static void commit(struct control *control)
         list_push_back(&control->retired, &retired->link);
     }
     control->announced = false;
-    for (uint32_t i = 0; i < runtime->worker_count; i++)
-        loop_wake(runtime->workers[i].proxy.loop);
+    wake_workers(runtime);
+}
+
+static void commit(struct control *control)
+{
+    commit_version(control, message_number(&control->message, "version", 0));
+}
+
+/* The page is written before the message is sent: what it names is committed, message or not. */
+static void read_commit_page(struct control *control)
+{
+    const struct edge_commit_page *page = control->runtime->commit_page;
+    if (list_empty(&control->staged) || page->magic != EDGE_COMMIT_MAGIC)
+        return;
+    uint64_t version = __atomic_load_n(&page->version, __ATOMIC_ACQUIRE);
+    LIST_EACH(at, after, &control->staged)
+    {
+        if (LIST_OWNER(at, struct staged, link)->edition->view->version != version)
+            continue;
+        commit_version(control, version);
+        return;
+    }
 }
 
 /* A worker took an edition: when it was the last one, say so and let go of the older ones. */
@@ -236,35 +264,11 @@ static void unlisten(struct control *control)
         worker_unlisten(&control->runtime->workers[i], (uint32_t)slot);
 }
 
-/* XDP reads the stamp as "the data plane serves": a stuck worker must not hide behind this thread.
- */
-static void stamp(struct control *control, uint64_t now)
-{
-    struct runtime *runtime = control->runtime;
-    if (!control->heartbeat)
-        return;
-    for (uint32_t i = 0; i < runtime->worker_count; i++) {
-        uint64_t seen = __atomic_load_n(&runtime->workers[i].proxy.lane->loop_ns, __ATOMIC_RELAXED);
-        if (seen + STUCK_NS < now)
-            return;
-    }
-    __atomic_store_n(&control->heartbeat->data_ns, now, __ATOMIC_RELAXED);
-}
-
 static void take_heartbeat(struct control *control)
 {
     int fd = message_take(&control->message, 0);
-    if (fd < 0)
-        return;
-    size_t bytes = (size_t)sysconf(_SC_PAGESIZE);
-    void *page = mmap(0, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    close(fd);
-    if (page == MAP_FAILED)
-        return;
-    if (control->heartbeat)
-        munmap(control->heartbeat, bytes);
-    control->heartbeat = page;
-    stamp(control, runtime_now_ns()); /* before `prepared` can be said of what follows */
+    if (fd >= 0)
+        watch_take_heartbeat(&control->watch, fd);
 }
 
 static void reopen_log(struct control *control)
@@ -276,27 +280,49 @@ static void reopen_log(struct control *control)
         close(fd);
 }
 
-static void drain(struct control *control, uint64_t grace_ms)
+static void close_after_answers(struct control *control)
+{
+    atomic_store(&control->runtime->closing, true);
+    wake_workers(control->runtime);
+}
+
+static void drain(struct control *control, uint64_t grace_ms, uint64_t idle_ms)
 {
     struct runtime *runtime = control->runtime;
-    atomic_store(&runtime->drain_until_ns, runtime_now_ns() + grace_ms * 1000000);
+    uint64_t now = runtime_now_ns();
+    atomic_store(&runtime->drain_idle_ns, now + idle_ms * 1000000);
+    atomic_store(&runtime->drain_until_ns, now + grace_ms * 1000000);
     atomic_store(&runtime->draining, true);
-    for (uint32_t i = 0; i < runtime->worker_count; i++)
-        loop_wake(runtime->workers[i].proxy.loop);
+    wake_workers(runtime);
+    control->watch.beat_ns = control->watch.told_ns = 0; /* the first progress now */
 }
 
 static void begin_drain(struct control *control)
 {
-    drain(control,
-          message_number(&control->message, "grace_ms", control->runtime->config->grace_ms));
+    uint64_t grace_ms =
+        message_number(&control->message, "grace_ms", control->runtime->config->grace_ms);
+    drain(control, grace_ms, message_number(&control->message, "idle_ms", IDLE_MS));
+}
+
+/* SIGTERM: the one thing that can be said to an orphan. */
+static void read_signal(struct control *control)
+{
+    struct signalfd_siginfo info;
+    if (read(control->runtime->signal_fd, &info, sizeof info) == (ssize_t)sizeof info)
+        drain(control, control->runtime->config->grace_ms, IDLE_MS);
 }
 
 static const struct {
     const char *verb;
     void (*run)(struct control *control);
 } VERBS[] = {
-    {"listen", listen_on},  {"unlisten", unlisten},        {"image", take_image},
-    {"commit", commit},     {"heartbeat", take_heartbeat}, {"log", reopen_log},
+    {"listen", listen_on},
+    {"unlisten", unlisten},
+    {"image", take_image},
+    {"commit", commit},
+    {"heartbeat", take_heartbeat},
+    {"log", reopen_log},
+    {"closing", close_after_answers},
     {"drain", begin_drain},
 };
 
@@ -314,7 +340,7 @@ static bool all_done(const struct runtime *runtime)
 /* false: the holder is gone. */
 static bool hear(struct control *control)
 {
-    int rc = message_receive(control->runtime->config->control_fd, &control->message);
+    int rc = message_receive(control->fd, &control->message);
     if (rc == -EINTR || rc == -EAGAIN)
         return true;
     if (rc <= 0)
@@ -342,20 +368,19 @@ static void let_go(struct control *control)
     if (active)
         edition_release(active);
     certificate_cache_release(&control->certificates);
+    watch_release(&control->watch);
     free(control);
 }
 
 int control_run(struct runtime *runtime, struct edge_error *err)
 {
     struct control *control = calloc(1, sizeof *control);
-    const struct edge_data_config *config = runtime->config;
-    struct pollfd fds[2] = {{.fd = config->control_fd, .events = POLLIN},
-                            {.fd = runtime->passed_fd, .events = POLLIN}};
     char text[64];
-    uint64_t count, beat_ns = 0;
+    uint64_t count;
     if (!control)
         return error_set(err, EDGE_ERR_NOMEM, "no memory for the control thread");
-    control->runtime = runtime;
+    control->runtime = control->watch.runtime = runtime;
+    control->fd = runtime->config->control_fd;
     list_init(&control->staged);
     list_init(&control->retired);
     certificate_cache_init(&control->certificates);
@@ -364,23 +389,22 @@ int control_run(struct runtime *runtime, struct edge_error *err)
         snprintf(text, sizeof text, "ready loop=%s workers=%u", uring ? "uring" : "epoll",
                  runtime->worker_count));
     while (!all_done(runtime)) {
-        uint64_t now = runtime_now_ns();
-        if (now - beat_ns >= BEAT_MS * 1000000ull) {
-            stamp(control, now);
-            beat_ns = now;
-        }
-        if (poll(fds, 2, control->heartbeat ? BEAT_MS : 1000) < 0)
+        struct pollfd fds[3] = {{.fd = control->fd, .events = POLLIN},
+                                {.fd = runtime->passed_fd, .events = POLLIN},
+                                {.fd = runtime->signal_fd, .events = POLLIN}};
+        watch_turn(&control->watch, control->fd);
+        read_commit_page(control);
+        if (poll(fds, 3, BEAT_MS) < 0)
             continue;
         if ((fds[1].revents & POLLIN) && read(runtime->passed_fd, &count, sizeof count) > 0)
             look_at_workers(control);
-        if (fds[0].revents && !hear(control)) {
-            fds[0].fd = -1; /* adoption by a new holder is to come; until then: finish and leave */
-            drain(control, config->grace_ms);
-        }
+        if (fds[2].revents & POLLIN)
+            read_signal(control);
+        if (fds[0].revents && !hear(control))
+            control->fd = -1;
     }
     /* The workers' threads are past their loops: nothing reads an edition any more. */
-    if (fds[0].fd >= 0)
-        say(control, "drained", 7);
+    say(control, "drained", 7);
     let_go(control);
     return EDGE_OK;
 }

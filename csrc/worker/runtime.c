@@ -9,6 +9,8 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/signalfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -122,9 +124,31 @@ static int run(struct runtime *runtime, struct edge_error *err)
     return rc;
 }
 
+/* SIGTERM comes to the control thread as something to read; the sandbox forbids making this. */
+static int take_signals(struct runtime *runtime, struct edge_error *err)
+{
+    sigset_t term;
+    sigemptyset(&term);
+    sigaddset(&term, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &term, 0);
+    runtime->signal_fd = signalfd(-1, &term, SFD_CLOEXEC | SFD_NONBLOCK);
+    return runtime->signal_fd < 0 ? error_system(err, errno, "signalfd") : EDGE_OK;
+}
+
+static int map_commit_page(struct runtime *runtime, struct edge_error *err)
+{
+    void *page =
+        mmap(0, sizeof *runtime->commit_page, PROT_READ, MAP_SHARED, runtime->config->commit_fd, 0);
+    if (page == MAP_FAILED)
+        return error_system(err, errno, "mmap of the commit page");
+    runtime->commit_page = page;
+    return EDGE_OK;
+}
+
 int edge_data_run(const struct edge_data_config *config, struct edge_error *err)
 {
-    struct runtime runtime = {.config = config, .passed_fd = -1, .has_log = config->log_fd >= 0};
+    struct runtime runtime = {
+        .config = config, .passed_fd = -1, .signal_fd = -1, .has_log = config->log_fd >= 0};
     runtime.log.wake_fd = -1;
     if (config->workers == 0 || config->workers > WORKERS_MAX)
         return error_set(err, EDGE_ERR_LIMIT, "%u workers: 1 to %u are possible", config->workers,
@@ -133,12 +157,20 @@ int edge_data_run(const struct edge_data_config *config, struct edge_error *err)
     runtime.passed_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (runtime.passed_fd < 0)
         return error_system(err, errno, "eventfd");
-    int rc = run(&runtime, err);
+    int rc = take_signals(&runtime, err);
+    if (rc == EDGE_OK)
+        rc = map_commit_page(&runtime, err);
+    if (rc == EDGE_OK)
+        rc = run(&runtime, err);
     for (uint32_t i = 0; i < runtime.worker_count; i++)
         worker_release(&runtime.workers[i]);
     free(runtime.workers);
     access_log_release(&runtime.log);
     stats_unmap(&runtime.stats);
+    if (runtime.commit_page)
+        munmap((void *)runtime.commit_page, sizeof *runtime.commit_page);
+    if (runtime.signal_fd >= 0)
+        close(runtime.signal_fd);
     close(runtime.passed_fd);
     return rc;
 }

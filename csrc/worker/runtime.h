@@ -18,13 +18,16 @@ struct runtime {
     uint32_t started;
 
     _Atomic(struct edition *) active; /* control writes, workers read at the top of their loops */
-    _Atomic bool draining;
-    _Atomic uint64_t drain_until_ns; /* CLOCK_MONOTONIC */
-    int passed_fd;                   /* eventfd: a worker took an edition or is done */
+    _Atomic bool closing;             /* answers are their connections' last */
+    _Atomic bool draining;            /* and nothing new is accepted */
+    _Atomic uint64_t drain_idle_ns;   /* CLOCK_MONOTONIC: connections without a request end */
+    _Atomic uint64_t drain_until_ns;  /* everything ends */
+    int passed_fd;                    /* eventfd: a worker took an edition or is done */
+    int signal_fd;                    /* SIGTERM */
+    const struct edge_commit_page *commit_page;
 };
 
-/* The control thread's loop: returns 0 when drained, negative when the holder is lost or on error.
- */
+/* The control thread's loop: returns 0 when drained, negative on error. */
 int control_run(struct runtime *runtime, struct edge_error *err);
 uint64_t runtime_now_ns(void);
 void runtime_notify(struct runtime *runtime);

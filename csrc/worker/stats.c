@@ -94,6 +94,7 @@ static void settle(const struct stats *stats, uint32_t index)
     lane->outcomes[EDGE_OUTCOME_LOST] += lane->requests - ended;
     lane->in_flight = 0;
     lane->connections_open = 0;
+    lane->tunnels = 0;
     lane->pid = 0;
     clear_cells(stats, index);
 }

@@ -4,15 +4,20 @@
 #define _GNU_SOURCE
 #include "worker/worker.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/error.h"
 #include "match/matcher.h"
 #include "worker/runtime.h"
 
-#define TICK_MS 250 /* the watchdog's food is never older, and drains are noticed */
+#define TICK_MS 250       /* the watchdog's food is never older, and drains are noticed */
+#define ACCEPTS_MAX 64    /* from a queue that ends, in one turn */
+#define RETRY_MS 10       /* until a queue that ends is looked at again */
+#define CUT_LINGER_MS 500 /* beyond the grace period, for FIN and what crosses it */
 
 static void log_exchange(struct proxy *proxy, const struct exchange *exchange)
 {
@@ -98,6 +103,12 @@ static void accepted(struct loop_listener *listener, int fd)
         h1_downstream_accept(proxy, owner->slot, fd);
 }
 
+static bool served(const struct worker_listener *listener)
+{
+    const struct snapshot_view *view = listener->worker->proxy.view;
+    return view && match_listener(&view->image, listener->slot) >= 0;
+}
+
 /* The loop may still hold an accept: the memory is freed by sweep(). */
 static void end_listener(struct worker_listener *listener)
 {
@@ -107,12 +118,31 @@ static void end_listener(struct worker_listener *listener)
     list_push_back(&listener->worker->leaving, &listener->link);
 }
 
+/* We may be the last who have the socket, and closing it resets what waits in its queue. */
+static bool empty_queue(struct worker_listener *listener)
+{
+    if (!listener->accepting || !served(listener))
+        return true;
+    for (int i = 0; i < ACCEPTS_MAX; i++) {
+        int fd = accept4(listener->listener.fd, 0, 0, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0) {
+            accepted(&listener->listener, fd);
+        } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+            accepted(&listener->listener, -errno);
+            return false;
+        } else if (errno != EINTR && errno != ECONNABORTED && errno != EPROTO) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void sweep(struct worker *worker)
 {
     LIST_EACH(at, after, &worker->leaving)
     {
         struct worker_listener *listener = LIST_OWNER(at, struct worker_listener, link);
-        if (listener->listener.loop)
+        if (listener->listener.loop || (!worker->cut && !empty_queue(listener)))
             continue;
         close(listener->listener.fd);
         list_remove(&listener->link);
@@ -123,15 +153,14 @@ static void sweep(struct worker *worker)
 /* A socket whose slot the image does not have waits: its clients stay in the kernel's queue. */
 static void accept_where_served(struct worker *worker)
 {
-    const struct snapshot_view *view = worker->proxy.view;
     LIST_EACH(at, after, &worker->listeners)
     {
         struct worker_listener *listener = LIST_OWNER(at, struct worker_listener, link);
-        bool served = view && match_listener(&view->image, listener->slot) >= 0;
-        if (served == listener->accepting || worker->proxy.draining)
+        bool wanted = served(listener);
+        if (wanted == listener->accepting || worker->draining)
             continue;
-        listener->accepting = served;
-        if (!served) {
+        listener->accepting = wanted;
+        if (!wanted) {
             loop_unlisten(&listener->listener);
             continue;
         }
@@ -175,21 +204,56 @@ static void take_edition(struct worker *worker)
     runtime_notify(worker->runtime);
 }
 
+static uint64_t idle_moment(const struct worker *worker)
+{
+    return atomic_load(&worker->runtime->drain_idle_ns);
+}
+
+static uint64_t cut_moment(const struct worker *worker)
+{
+    uint64_t until = atomic_load(&worker->runtime->drain_until_ns);
+    return worker->cut ? until + CUT_LINGER_MS * 1000000ull : until;
+}
+
 /* true: nothing is left to do. */
 static bool drain(struct worker *worker)
 {
-    if (!worker->proxy.draining) {
+    struct proxy *proxy = &worker->proxy;
+    uint64_t now = loop_now_ns(proxy->loop);
+    if (!worker->draining) {
+        worker->draining = proxy->closing = true;
         LIST_EACH(at, after, &worker->listeners)
         end_listener(LIST_OWNER(at, struct worker_listener, link));
-        proxy_drain(&worker->proxy);
+        sweep(worker);
     }
-    if (list_empty(&worker->proxy.downstreams) && list_empty(&worker->leaving)) {
-        h1_upstream_abort_all(&worker->proxy);
-        return proxy_idle(&worker->proxy);
+    if (list_empty(&proxy->downstreams) && list_empty(&worker->leaving)) {
+        h1_upstream_abort_all(proxy);
+        return proxy_idle(proxy);
     }
-    if (loop_now_ns(worker->proxy.loop) >= atomic_load(&worker->runtime->drain_until_ns))
-        proxy_abort(&worker->proxy);
+    if (!proxy->ending && now >= idle_moment(worker))
+        proxy_end_idle(proxy);
+    if (now >= cut_moment(worker)) {
+        proxy_cut(proxy, worker->cut ? 0 : CUT_LINGER_MS);
+        worker->cut = true;
+    }
     return false;
+}
+
+/* The loop's next wait: to the next timer, the next moment of a drain, or a queue to be emptied. */
+static int wait_ms(const struct worker *worker)
+{
+    uint64_t now = loop_now_ns(worker->proxy.loop), next = cut_moment(worker);
+    int wait = wheel_timeout(&worker->proxy.wheel, now / 1000000);
+    if (wait < 0 || wait > TICK_MS)
+        wait = TICK_MS;
+    if (!list_empty(&worker->leaving) && wait > RETRY_MS)
+        wait = RETRY_MS;
+    if (!worker->draining)
+        return wait;
+    if (!worker->proxy.ending && idle_moment(worker) < next)
+        next = idle_moment(worker);
+    uint64_t left = next > now ? (next - now) / 1000000 + 1 : 1;
+    return left < (uint64_t)wait ? (int)left : wait;
 }
 
 void *worker_run(void *argument)
@@ -208,12 +272,11 @@ void *worker_run(void *argument)
         take_edition(worker);
         read_inbox(worker);
         sweep(worker);
+        if (atomic_load_explicit(&worker->runtime->closing, memory_order_relaxed))
+            proxy->closing = true;
         if (atomic_load_explicit(&worker->runtime->draining, memory_order_relaxed) && drain(worker))
             break;
-        int wait = wheel_timeout(&proxy->wheel, proxy_now_ms(proxy));
-        if (wait < 0 || wait > TICK_MS)
-            wait = TICK_MS;
-        int rc = loop_run_once(proxy->loop, wait);
+        int rc = loop_run_once(proxy->loop, wait_ms(worker));
         if (rc < 0) {
             fprintf(stderr, "edge-data: worker %u: %s\n", worker->index, edge_strerror(rc));
             abort();

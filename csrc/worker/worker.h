@@ -30,7 +30,8 @@ struct worker {
     uint32_t index;
     pthread_t thread;
     struct list listeners;
-    struct list leaving; /* ended here, perhaps not yet in the loop */
+    struct list leaving; /* ended here, perhaps not yet in the loop, perhaps with a queue */
+    bool draining, cut;
 
     _Atomic(struct edition *) passed; /* the edition in use, for control.c */
     _Atomic bool done;                /* drained: its thread ends */

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from edge import messages
 from edge.dataplane import tables
@@ -42,6 +43,7 @@ DEADLINE_S = 10.0
 COUNTERS = (
     "requests", "in_flight", "connections_open", "tls_handshakes", "tls_errors", "log_lines", "log_dropped"
 )  # fmt: skip
+PULSE = ("alive", "drain-progress")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -283,6 +285,27 @@ def listener(*, tls: bool = False, trusted: str = "", **options: int) -> Listene
     )
 
 
+@dataclass
+class Predecessor:
+    """A data plane that another one has taken over from."""
+
+    process: subprocess.Popen[bytes]
+    control: socket.socket
+
+    def drain(self, *, grace_ms: int, idle_ms: int) -> None:
+        """Tell it to finish; `end` waits."""
+        messages.send(self.control, "drain", grace_ms=grace_ms, idle_ms=idle_ms)
+
+    def end(self, timeout_s: float = DEADLINE_S) -> int:
+        """Shape: its exit status."""
+        try:
+            return self.process.wait(timeout_s)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            self.control.close()
+
+
 class Plane:
     """A running data plane and what a holder would keep for it."""
 
@@ -329,6 +352,7 @@ class Plane:
 
     def start(self) -> None:
         """Start the process, give it its sockets, wait until it is ready."""
+        self.told: dict[str, messages.Message] = {}
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control.settimeout(DEADLINE_S)
         environment = {"PATH": os.environ["PATH"], "EDGE_CONTROL_FD": str(theirs.fileno())}
@@ -364,9 +388,20 @@ class Plane:
                 self.control, "listen", [one.fileno() for one in members], slot=slot, first_member=0
             )
 
+    def succeed(self) -> Predecessor:
+        """Start another process on the same sockets, with the other lanes; it serves when this returns."""
+        old = Predecessor(self.process, self.control)
+        self.lane_first = self.workers - self.lane_first
+        self.start()
+        self.publish()
+        return old
+
     def expect(self, verb: str) -> messages.Message:
-        """The next message, which must be that."""
-        message = messages.receive(self.control)
+        """The next message, which must be that; what is told each second is kept in `told`."""
+        while (message := messages.receive(self.control)) is not None and message.verb in PULSE:
+            self.told[message.verb] = message
+            if message.verb == verb:
+                return message
         assert message is not None and message.verb == verb, message
         return message
 
@@ -405,20 +440,23 @@ class Plane:
             connection.sendall(head.encode() + body)
             return Reader(connection).message(head_only=method == "HEAD")
 
+    def lane_views(self) -> list[Any]:
+        """Each lane as cffi's struct edge_lane, live."""
+        header = ffi.cast("struct edge_stats_header *", ffi.from_buffer(self.stats))
+        lanes = ffi.cast("struct edge_lane *", ffi.cast("uint8_t *", header) + header.lanes_offset)
+        return [lanes[i] for i in range(self.lanes)]
+
     def lane_sums(self) -> dict[str, int]:
         """Counters over all lanes: requests, in_flight, each outcome."""
-        header = ffi.cast("struct edge_stats_header *", ffi.from_buffer(self.stats))
-        base = ffi.cast("uint8_t *", header) + header.lanes_offset
-        lanes = ffi.cast("struct edge_lane *", base)
         names = {name: number for number, name in ffi.typeof("enum edge_outcome").elements.items()}
         sums: dict[str, int] = {}
-        for i in range(self.lanes):
+        for lane in self.lane_views():
             for key in COUNTERS:
-                sums[key] = sums.get(key, 0) + int(getattr(lanes[i], key))
+                sums[key] = sums.get(key, 0) + int(getattr(lane, key))
             for name, number in names.items():
                 if name != "EDGE_OUTCOME_COUNT":
                     short = name.removeprefix("EDGE_OUTCOME_").lower()
-                    sums[short] = sums.get(short, 0) + int(lanes[i].outcomes[number])
+                    sums[short] = sums.get(short, 0) + int(lane.outcomes[number])
         return sums
 
     def close(self) -> int:
