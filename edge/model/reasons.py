@@ -41,6 +41,12 @@ REASONS: dict[str, Reason] = {
         "what would follow from it is not served",
         "add what is missing, or delete the object",
     ),
+    "SourceEmpty": Reason(
+        _E,
+        "the folder holds no object, where there were some before",
+        "the last known good ones are served",
+        "put the files back; if nothing is to be served, start with --accept-empty",
+    ),
     "Blind": Reason(
         _W,
         "changes of files are not announced by the kernel",

@@ -34,6 +34,8 @@ class ServerNames:
         self._plain: set[str] = set()  # names that get the default certificate by their own wish
         self._failed: set[str] = set()  # and those that get it because theirs cannot be served
         self._touched: set[str] = set()
+        self._row: tuple[Certificate, ...] = ()  # what `certificates` gave last, of _last
+        self._last: tuple[Certificate, ...] | None = None
 
     def replace(self, old: Iterable[SecretWish], new: Iterable[SecretWish]) -> None:
         """Take an Ingress' wishes out and others in; `settle` judges them."""
@@ -137,9 +139,12 @@ class ServerNames:
 
     def certificates(self) -> tuple[Certificate, ...]:
         """Shape: the default one with the names that fell to it, then the others by Secret."""
+        made = self._made.values()
         if self._default is None:
-            return self._made.values()
+            return made
         fallen = tuple(sorted(self._plain | self._failed))
         if self._default.names != fallen:
             self._default = replace(self._default, names=fallen)
-        return (self._default, *self._made.values())
+        if made is not self._last or self._row[0] is not self._default:
+            self._row, self._last = (self._default, *made), made
+        return self._row

@@ -37,6 +37,8 @@ def compare(previous: Snapshot | None, current: Snapshot) -> Change:
     changed = []
     for key, placed in current.upstreams.items():
         old = previous.upstreams.get(key)
+        if old is placed:
+            continue
         if old is None or old.slot != placed.slot:
             # Equal routes digests mean equal keys; another slot means that slots were lost.
             return Change(ChangeKind.FULL)

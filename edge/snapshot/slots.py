@@ -32,6 +32,7 @@ class SlotTable:
         self._used: dict[tuple[str, ...], Slot] = {}
         self._retired: dict[tuple[str, ...], tuple[Slot, int]] = {}  # version that dropped it
         self._generations: list[int] = []  # of the newest holder, by index
+        self._rows: dict[tuple[str, ...], str] = {}  # of _used, as to_json writes them
         self._free: list[int] = []  # a heap: the lowest index first keeps the counters dense
 
     def place(self, keys: Iterable[tuple[str, ...]], version: int) -> dict[tuple[str, ...], Slot]:
@@ -39,11 +40,24 @@ class SlotTable:
 
         Shape: one entry for each key; the ones over the limit are missing.
         """
+        return self.change(None, keys, version)
+
+    def change(
+        self, gone: Iterable[tuple[str, ...]] | None, keys: Iterable[tuple[str, ...]], version: int
+    ) -> dict[tuple[str, ...], Slot]:
+        """Give ``keys`` their slots in ``version``, while those of ``gone`` retire; None: all but ``keys``.
+
+        Shape: as of `place`. A key that goes and comes at once keeps its slot.
+        """
         wanted = sorted(set(keys))
         kept = set(wanted)
-        for key in [key for key in self._used if key not in kept]:
-            self._retired[key] = (self._used.pop(key), version)
-            self.changes += 1
+        leaving = self._used.keys() - kept if gone is None else set(gone) - kept
+        for key in sorted(leaving):
+            slot = self._used.pop(key, None)
+            if slot is not None:
+                self._rows.pop(key, None)
+                self._retired[key] = (slot, version)
+                self.changes += 1
         result: dict[tuple[str, ...], Slot] = {}
         for key in wanted:
             slot = self._used.get(key) or self._revive(key) or self._allocate()
@@ -75,19 +89,18 @@ class SlotTable:
             return None
         return Slot(index, self._generations[index])
 
-    def to_plain(self) -> dict[str, Any]:
-        """Shape: what `from_plain` takes. Retired slots are written as such."""
-        return {
-            "used": [[list(key), slot.index] for key, slot in sorted(self._used.items())],
-            "retired": [
-                [list(key), slot.index, dropped] for key, (slot, dropped) in sorted(self._retired.items())
-            ],
-            "generations": self._generations,
-        }
+    def to_json(self) -> str:
+        """Shape: what `from_plain` takes, as text. Retired slots are written as such."""
+        for key, slot in self._used.items():
+            if key not in self._rows:
+                self._rows[key] = json.dumps([key, slot.index], separators=(",", ":"))
+        retired = [[key, slot.index, dropped] for key, (slot, dropped) in sorted(self._retired.items())]
+        rest = json.dumps({"retired": retired, "generations": self._generations}, separators=(",", ":"))
+        return f'{{"used":[{",".join(self._rows.values())}],{rest[1:]}'
 
     @classmethod
     def from_plain(cls, limit: int, plain: Any) -> SlotTable:
-        """Errors: KeyError, TypeError, ValueError for what `to_plain` cannot have written."""
+        """Errors: KeyError, TypeError, ValueError for what `to_json` cannot have written."""
         table = cls(limit)
         table._generations = [int(generation) for generation in plain["generations"]]
         if len(table._generations) > limit or any(not 0 < number < 2**32 for number in table._generations):
@@ -133,13 +146,8 @@ class SlotTables:
 
     def to_json(self) -> str:
         """Shape: the text of the state file."""
-        plain = {
-            "format": 1,
-            "versions_below": self.versions_below,
-            "routes": self.routes.to_plain(),
-            "upstreams": self.upstreams.to_plain(),
-        }
-        return json.dumps(plain, separators=(",", ":"))
+        head = f'{{"format":1,"versions_below":{self.versions_below}'
+        return f'{head},"routes":{self.routes.to_json()},"upstreams":{self.upstreams.to_json()}}}'
 
     @classmethod
     def from_json(cls, text: str) -> SlotTables:

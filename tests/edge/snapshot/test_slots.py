@@ -100,7 +100,7 @@ def test_no_slot_and_generation_ever_means_two_keys(steps: list[tuple[set[str], 
             assert owner.setdefault(slot, key) == key
         if released:
             table.release(version)
-        table = SlotTable.from_plain(6, json.loads(json.dumps(table.to_plain())))
+        table = SlotTable.from_plain(6, json.loads(table.to_json()))
 
 
 def test_versions_are_reserved_ahead_and_read_back() -> None:
