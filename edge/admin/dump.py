@@ -105,7 +105,7 @@ def diagnostic(found: Diagnostic) -> dict[str, str]:
 def diagnostics(view: View) -> dict[str, Any]:
     """Shape: all diagnostics of now, and the last publish that failed."""
     return {
-        "diagnostics": [diagnostic(found) for found in view.diagnostics],
+        "diagnostics": [diagnostic(found) for found in view.findings],
         "publish_error": view.publish_error,
     }
 

@@ -192,7 +192,7 @@ def _controller(page: Page, view: View) -> None:
         [({"kind": kind}, number) for kind, number in view.publishes.items()],
     )
     found: dict[str, int] = {"error": 0, "warning": 0}
-    for diagnostic in view.diagnostics:
+    for diagnostic in view.findings:
         found[diagnostic.severity.value] += 1
     page.family(
         "edge_diagnostics",

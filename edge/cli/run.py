@@ -5,8 +5,6 @@ Called by edge/cli/main.py. Everything after this line is edge/holder/main.py.
 
 from __future__ import annotations
 
-import os
-
 from edge.errors import OptionError
 from edge.options import Options, parse_address
 
@@ -19,8 +17,6 @@ def check_options(options: Options) -> None:
         )
     if not options.config:
         raise OptionError("--config: name a folder of objects")
-    if not os.path.isdir(options.config):
-        raise OptionError(f"--config: {options.config} is not a folder")
     if not options.http and not options.https:
         raise OptionError("name at least one listener: --http ADDR:PORT or --https ADDR:PORT")
     taken: set[tuple[str, int]] = set()

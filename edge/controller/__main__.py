@@ -14,7 +14,8 @@ import sys
 from edge import privileges
 from edge.admin.server import AdminApi
 from edge.channel import Channel
-from edge.controller.loop import Controller, Hopeless, say
+from edge.controller.log import say
+from edge.controller.loop import Controller, Hopeless
 from edge.dataplane.link import HolderLink
 from edge.errors import EdgeError, OptionError, SourceError
 from edge.options import Options

@@ -1,13 +1,18 @@
 """The certificate for names that no Secret covers: self-signed, made at first need.
 
 Called by the controller's loop when there is an --https listener. `cryptography` and not our own DER,
-and not the openssl program, which a small container image does not have. Never touches a disk.
+and not the openssl program, which a small container image does not have. On disk only where keys may be.
 """
 
 from __future__ import annotations
 
 import datetime
 
+from edge.controller.log import say
+from edge.controller.state import DEFAULT_CERTIFICATE, StateDirectory
+from edge.errors import SourceError
+
+BYTES_MAX = 65536
 VALID = datetime.timedelta(days=3650)
 NAME = "xdp-edge default certificate"
 
@@ -52,3 +57,25 @@ def split_default_certificate(text: str) -> tuple[bytes, bytes] | None:
     except (ValueError, TypeError):
         return None
     return (chain_pem, key_pem) if key.public_key() == certificate.public_key() else None
+
+
+def kept_certificate(directory: StateDirectory | None) -> tuple[bytes, bytes]:
+    """Read the pair of an earlier start, or make one and write it down; None: keys are kept nowhere."""
+    pair = None
+    if directory is not None:
+        try:
+            kept = directory.read(DEFAULT_CERTIFICATE, BYTES_MAX)
+            pair = split_default_certificate(kept.decode("ascii", "replace")) if kept is not None else None
+            if kept is not None and pair is None:
+                say(f"{directory.path / DEFAULT_CERTIFICATE} is of no use; another one is made")
+        except SourceError as error:
+            say(f"{error}; another one is made")
+    if pair is not None:
+        return pair
+    pair = make_default_certificate(datetime.datetime.now(datetime.UTC))
+    if directory is not None:
+        try:
+            directory.write(DEFAULT_CERTIFICATE, b"".join(pair), 0o600)
+        except SourceError as error:
+            say(f"{error}; the default certificate lasts until the next start")
+    return pair

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
+import json
 import os
-import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
-from edge.controller.default_certificate import make_default_certificate, split_default_certificate
+from edge.controller.default_certificate import kept_certificate
+from edge.controller.keeper import Keeper, Recovered
+from edge.controller.lastgood import Contents
+from edge.controller.log import moment, say
 from edge.controller.publish import Publisher, fragment_object
-from edge.controller.state import DEFAULT_CERTIFICATE, SLOTS, StateDirectory
+from edge.controller.state import StateDirectory
 from edge.controller.view import View
 from edge.controller.vips import VipFollower
 from edge.dataplane.link import HolderLink
@@ -45,11 +48,6 @@ class Hopeless(EdgeError):
     """Starting again would not help: an option that cannot be met."""
 
 
-def say(text: str) -> None:
-    """Write one line for an operator."""
-    print(f"edge-controller: {text}", file=sys.stderr, flush=True)
-
-
 class Controller:
     """Everything between the source and the publisher."""
 
@@ -60,8 +58,9 @@ class Controller:
         self._source = FileSource(options.config)
         self._state = StateDirectory(options.instance_state_dir)
         self._slots = SlotTables()
-        self._slots_kept = 0  # their `changes` when they were last written down
-        self._state_error = ""
+        self._slots_text = ""
+        self._handed: tuple[int, float | None] | None = None  # what the holder has of slots and source
+        self._keeper = Keeper(self._state, options.state_secrets, link.state.note)
         self._served = 0  # every worker has passed this version
         self._tables = Tables()
         self._statistics = Statistics(link.statistics)
@@ -74,11 +73,12 @@ class Controller:
         self._publisher = Publisher(link, self._tables)
         self._vips: VipFollower | None = None  # where XDP is on
         self._busy = asyncio.Lock()
-        self.view = View(link.state, self._statistics, listeners_wanted=len(listeners))
+        self.view = View(link.state, self._statistics, self._keeper, listeners_wanted=len(listeners))
         self._version = max(link.state.committed, link.state.staged)
         self._refused: dict[ObjectRef, Diagnostic] = {}
-        link.on_reread = self._source.reread
+        link.on_reread = lambda: self._source.reread()
         link.on_serving = self._slots_free
+        link.on_drain = self._keeper.hurry
 
     # ---- start ---------------------------------------------------------------------------
 
@@ -93,22 +93,21 @@ class Controller:
             if not self._link.state.committed:
                 raise
             say(str(error))  # what runs goes on being followed
-        self._load_slots()
+        recovered = await asyncio.to_thread(self._keeper.recover)
+        lost_since = self._load_slots(recovered)
         if any(listener.transport is Transport.TLS for listener in self._settings.listeners):
-            self._settings = ModelSettings(
-                self._settings.listeners,
-                self._settings.ingress_class,
-                self._settings.watch_ingress_without_class,
-                self._default_certificate(),
-            )
-        self._store.apply(self._source.load())
+            self._settings = replace(self._settings, default_certificate=self._default_certificate())
+        self._load_objects(recovered, lost_since)
         await self._open_xdp()
         await self._publish()
 
-    def _load_slots(self) -> None:
-        """What the holder keeps is of the running version, and wins over a file that may be older."""
-        file = str(self._state.path / SLOTS)
-        for name, text in (("the holder's slot table", self._link.slots), (file, self._state.read(SLOTS))):
+    def _load_slots(self, recovered: Recovered) -> float | None:
+        """What the holder keeps is of the running version, and wins over a file that may be older.
+
+        Shape: since when the source is lost to what runs, None where it is not, or nothing runs.
+        """
+        handed, lost_since = unpack(self._link.slots)
+        for name, text in (("the holder's slot table", handed), ("the state's slot table", recovered.slots)):
             if not text:
                 continue
             try:
@@ -119,19 +118,24 @@ class Controller:
         self._version = max(self._version, self._slots.versions_below - 1)
         # Where nothing runs, no slot has a reader.
         self._served = self._link.state.serving if self._link.state.committed else self._version
+        return lost_since if self._link.state.committed else None
+
+    def _load_objects(self, recovered: Recovered, lost_since: float | None) -> None:
+        """Read the source; what it does not hold at a start may be lost, and while we run it is deleted."""
+        running = self._link.state.committed and lost_since is None
+        trust_empty = self._options.accept_empty or bool(running)
+        self._source = FileSource(self._options.config, recovered.files, trust_empty, lost_since)
+        self._store.apply(self._source.load())
+        if self._source.lost_since is not None:
+            text = (
+                f"--config {self._options.config} is away or empty: the {len(self._store)} objects accepted "
+            )
+            text += f"until {moment(recovered.written)} are served"
+            say(text)
+            self._link.state.note("source", text)
 
     def _default_certificate(self) -> Certificate:
-        kept = self._state.read(DEFAULT_CERTIFICATE) if self._options.state_secrets else None
-        pair = split_default_certificate(kept) if kept else None
-        if pair is None:
-            if kept:
-                say(f"{self._state.path / DEFAULT_CERTIFICATE} is of no use; another one is made")
-            pair = make_default_certificate(datetime.datetime.now(datetime.UTC))
-            if self._options.state_secrets:
-                self._write_state(
-                    DEFAULT_CERTIFICATE, b"".join(pair).decode(), "it lasts until the next start", 0o600
-                )
-        made = given_certificate(*pair)
+        made = given_certificate(*kept_certificate(self._state if self._options.state_secrets else None))
         if not isinstance(made, Certificate):
             raise Hopeless(f"default certificate: {made.message}")
         return made
@@ -192,7 +196,8 @@ class Controller:
 
     async def run(self) -> None:
         """Follow the source until the holder goes away or says drain."""
-        tasks = {asyncio.create_task(self._retry()), asyncio.create_task(self._watch())}
+        parts = (self._retry(), self._watch(), self._keeper.run())
+        tasks: set[asyncio.Task[None]] = {asyncio.create_task(part) for part in parts}
         if self._vips is not None:
             tasks.add(asyncio.create_task(self._vips.follow(self._publish_again)))
         try:
@@ -274,11 +279,13 @@ class Controller:
             self._publisher.vips, self._publisher.local = await self._vips.current()
         change = compare(self._publisher.running, snapshot)
         self.view.diagnostics = snapshot.diagnostics or model.diagnostics
+        self.view.lost_since = self._source.lost_since
+        self._hand_over(version)
         if change.kind is ChangeKind.NOTHING:
             if not await self._publisher.police(snapshot):
                 self._version -= 1
+            self._keep(snapshot)
             return True
-        self._keep_slots(version)
         try:
             result = await self._publisher.publish(snapshot, change, self._open_listeners)
         except NativeError as error:
@@ -290,36 +297,39 @@ class Controller:
             return self._leave_out(result.refused)
         self.view.publishes[result.kind] += 1
         self.view.snapshot = snapshot
+        self._keep(snapshot)
         return True
 
-    def _keep_slots(self, version: int) -> None:
-        """Leave the slots where the next controller finds them, before anyone can count in them.
-
-        With the holder for a start while this version runs, in the state folder for one after a stop: a full
-        disk costs the second alone, and publishing goes on.
-        """
+    def _hand_over(self, version: int) -> None:
+        """Leave slots and the source's state with the holder for the next controller, before they count."""
         self._slots.reserve(version)
-        changes = self._slots.changes
-        if changes == self._slots_kept:
+        now = (self._slots.changes, self._source.lost_since)
+        if now == self._handed:
             return
-        text = self._slots.to_json()
-        descriptor = sealed_memfd("edge-slots", text.encode())
+        self._slots_text = self._slots.to_json()
+        descriptor = sealed_memfd("edge-slots", pack(self._slots_text, self._source.lost_since))
         try:
             self._link.keep_slots(descriptor)
         finally:
             os.close(descriptor)
-        self._slots_kept = changes
-        self._write_state(SLOTS, text, "slots are kept by the holder alone")
+        self._handed = now
 
-    def _write_state(self, name: str, text: str, otherwise: str, mode: int = 0o644) -> None:
-        """Write a state file; what cannot be written is said once, and stops nothing."""
-        try:
-            self._state.write(name, text, mode)
-            self._state_error = ""
-        except SourceError as error:
-            if str(error) != self._state_error:
-                say(f"{error}; {otherwise}")
-            self._state_error = str(error)
+    def _keep(self, snapshot: Snapshot) -> None:
+        """Have what was accepted written down, for a start where nothing else is left."""
+        objects = self._store.objects()
+        if self._refused:
+            objects = [pair for pair in objects if ObjectRef(*pair[0]) not in self._refused]
+        running = self.view.snapshot or snapshot
+        self._keeper.keep(
+            Contents(
+                running.version,
+                snapshot.routes_digest,
+                snapshot.endpoints_digest,
+                self._slots_text,
+                tuple(objects),
+                self._source.origins,
+            )
+        )
 
     def _leave_out(self, found: Diagnostic) -> bool:
         self.view.publishes["refused"] += 1
@@ -339,3 +349,17 @@ class Controller:
 
     def _slots_free(self, version: int) -> None:
         self._served = max(self._served, version)
+
+
+def pack(slots: str, lost_since: float | None) -> bytes:
+    """Shape: what the holder keeps for the next controller: a line about the source, then the slots."""
+    return f"{json.dumps({'lost_since': lost_since})}\n{slots}".encode()
+
+
+def unpack(text: str) -> tuple[str, float | None]:
+    """Shape: the slots, and since when the source is lost; anything else is nothing."""
+    head, _, slots = text.partition("\n")
+    with contextlib.suppress(ValueError, AttributeError):
+        since = json.loads(head).get("lost_since")
+        return slots, float(since) if isinstance(since, int | float) else None
+    return "", None

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from edge.controller.keeper import Keeper
 from edge.dataplane.link import DataPlaneState
 from edge.dataplane.stats import Statistics
 from edge.model.diagnostics import Diagnostic
@@ -31,6 +32,7 @@ class View:
 
     state: DataPlaneState
     statistics: Statistics
+    keeper: Keeper
     listeners_wanted: int = 0
     snapshot: Snapshot | None = None
     diagnostics: tuple[Diagnostic, ...] = ()
@@ -38,6 +40,12 @@ class View:
     publishes: dict[str, int] = field(default_factory=lambda: {"full": 0, "patch": 0, "refused": 0})
     plane: XdpView | None = None
     xdp_reason: str = ""
+    lost_since: float | None = None  # the source; seconds since 1970
+
+    @property
+    def findings(self) -> tuple[Diagnostic, ...]:
+        """Shape: what is wrong with objects, and with the state folder."""
+        return tuple(sorted((*self.diagnostics, *self.keeper.findings)))
 
     @property
     def xdp_on(self) -> bool:

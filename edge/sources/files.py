@@ -10,6 +10,9 @@ keeps its last good objects. Never judges an object beyond its identity.
     async for batch in source.watch():         # lists of ResourceEvent; may be empty: then only
         store.apply(batch)                     # source.diagnostics are others than before
     source.reread()                            # from the loop's thread (SIGHUP): look at every file again
+
+A start may give it what was known of each file before (`kept`): that stands in for a file that cannot be
+read, for the folder while it is away, and, unless an empty folder is to be trusted, while it has no object.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from edge.errors import SourceError
@@ -35,10 +39,15 @@ QUIET_S = 0.005  # a burst of events ends after so long without one
 BURST_S = 0.1  # and is read after so long in any case
 WRITING_S = 1.0  # a file that is being written is left alone for at most so long
 POLL_S = 1.0  # where inotify cannot be had
+EMPTY = (
+    "holds no object; the last known good ones are served until it does, or until a start with --accept-empty"
+)
 # A file changed so shortly before it was read may change again within one tick of its clock.
 RACY_NS = 100_000_000
 
+Known = Mapping[str, tuple[tuple[Key, Mapping[str, Any]], ...]]  # objects by file
 Signature = tuple[int, int, int, int, int]
+_NEVER: Signature = (0, 0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,31 +62,46 @@ class _Reading:
 
 
 class FileSource:
-    """One folder. ``diagnostics``: what is wrong with files; ``ignored``: folders, unknown kinds."""
+    """One folder. ``diagnostics``: what is wrong with files; ``ignored``: folders, unknown kinds.
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    ``origins``: the file of each object. ``lost_since``: since when objects are served that the folder does
+    not hold now, as it is away or empty; None: it is there. Units: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        kept: Known = MappingProxyType({}),
+        trust_empty: bool = True,
+        lost_since: float | None = None,
+    ) -> None:
         self.folder = Path(os.path.abspath(folder))
         self.diagnostics: tuple[Diagnostic, ...] = ()
         self.ignored: tuple[Diagnostic, ...] = ()
-        self._readings: dict[str, _Reading] = {}
+        self.origins: Mapping[Key, str] = {}
+        self.lost_since = lost_since
+        self._readings = {name: _Reading(_NEVER, False, objects, (), ()) for name, objects in kept.items()}
+        self._doubt = bool(kept) and not trust_empty  # an empty folder is taken for a lost one
         self._sent: dict[Key, Mapping[str, Any]] = {}
         self._writing: dict[str, float] = {}  # real path → when to read it all the same
         self._inotify: Inotify | None = None
         self._followed: set[str] = set()  # folders whose every event is ours
         self._blind = ""  # why inotify cannot be had
+        self._away = False  # the folder could not be read
         self._wake: asyncio.Event | None = None
         self._again = False
 
     def load(self) -> list[ResourceEvent]:
         """Read the folder for the first time and begin to watch it.
 
-        Errors: SourceError when it is no folder that we may read.
+        Errors: SourceError when it is no folder that we may read, and nothing was kept.
         """
         try:
             with os.scandir(self.folder):
                 pass
         except OSError as error:
-            raise SourceError(f"--config {self.folder}: {error.strerror or error}") from error
+            if not self._readings:
+                raise SourceError(f"--config {self.folder}: {error.strerror or error}") from error
         self._open()
         return self._scan()
 
@@ -129,7 +153,7 @@ class FileSource:
         assert self._wake is not None
         while True:
             pending = [due - time.monotonic() for due in self._writing.values()]
-            if self._blind:
+            if self._blind or self._away:
                 pending.append(POLL_S)
             if pending and not await _within(self._wake, max(0.0, min(pending))):
                 return
@@ -182,6 +206,7 @@ class FileSource:
         findings: list[Diagnostic] = []
         ignored: list[Diagnostic] = []
         found: dict[str, _Reading] = {}
+        lost = ""
         try:
             # The folder itself may be a link, or be made anew: its parent knows.
             self._follow(str(self.folder.parent))
@@ -190,9 +215,15 @@ class FileSource:
                 found[name] = self._read(path, name, None if force else self._readings.get(name))
         except OSError as error:
             # The folder is away (being replaced, or unmounted): everything stays as it was.
-            found = self._readings
-            text = f"cannot be read ({error.strerror}); the last good objects stay"
-            findings.append(_finding("", "Unreadable", text))
+            found, lost = self._readings, f"cannot be read ({error.strerror}); the last good objects stay"
+        self._away = bool(lost)
+        if not lost and self._doubt:
+            if any(reading.objects and not self._is_kept(name, reading) for name, reading in found.items()):
+                self._doubt = False
+            else:
+                findings += [finding for reading in found.values() for finding in reading.findings]
+                found, lost = self._readings, EMPTY
+        findings += self._note_lost(lost)
         now = time.monotonic()
         self._writing = {path: due for path, due in self._writing.items() if due > now}
         self._readings = found
@@ -209,6 +240,7 @@ class FileSource:
                     findings.append(Diagnostic(ObjectRef(*key), "", "Duplicate", text))
                 else:
                     objects[key], first[key] = raw, name
+        self.origins = first
         self.diagnostics = tuple(sorted(set(findings)))
         for reading in found.values():
             ignored.extend(reading.ignored)
@@ -222,6 +254,20 @@ class FileSource:
         ]
         self._sent = objects
         return events
+
+    def _is_kept(self, name: str, reading: _Reading) -> bool:
+        """Say whether these objects are those of before, as the file itself cannot be read."""
+        old = self._readings.get(name)
+        return old is not None and reading.objects is old.objects
+
+    def _note_lost(self, why: str) -> list[Diagnostic]:
+        if not why:
+            self.lost_since = None
+            return []
+        if self.lost_since is None:
+            self.lost_since = time.time()
+        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.lost_since))
+        return [_finding("", "Unreadable" if self._away else "SourceEmpty", f"{why} (since {since})")]
 
     def _walk(self, ignored: list[Diagnostic]) -> Iterator[tuple[str, str]]:
         """Shape: (path, name) of every file that we read, by name."""
@@ -261,8 +307,9 @@ class FileSource:
                 settled = time.time_ns() - status.st_ctime_ns > RACY_NS
                 data = file.read(FILE_BYTES_MAX + 1)
         except OSError as error:
-            finding = _finding(name, "Unreadable", f"cannot be read: {error.strerror}")
-            return _Reading((0, 0, 0, 0, 0), False, old.objects if old else (), (finding,), ())
+            stay = "; the last good objects stay" if old and old.objects else ""
+            finding = _finding(name, "Unreadable", f"cannot be read: {error.strerror}{stay}")
+            return _Reading(_NEVER, False, old.objects if old else (), (finding,), ())
         try:
             documents = read_documents(data, name)
         except DocumentError as error:

@@ -117,11 +117,10 @@ def test_a_folder_that_goes_away_and_comes_back(tmp_path: Path, config: Path) ->
         config.rename(tmp_path / "away")
         wait_for("it is said", lambda: "cannot be read" in edge.admin("/diagnostics").text)
         assert edge.served("a.example") == 200
+        wait_for("the state is written", (edge.state / "last-good.jsonl").exists)
         kill(edge, "edge-controller")
-        wait_for(
-            "the next controller ended too",
-            lambda: "not a folder" in edge.lines() or "No such" in edge.lines(),
-        )
+        wait_for("the next controller serves what was", lambda: "is away or empty" in edge.lines())
+        wait_for("it answers", edge.ready)
         assert edge.served("a.example") == 200
         (tmp_path / "away").rename(config)
         route(config, "b")
@@ -202,11 +201,14 @@ def test_a_data_plane_that_is_killed_while_it_is_asked(tmp_path: Path, config: P
 
 def test_a_full_state_folder_stops_no_publish(tmp_path: Path, config: Path) -> None:
     with Running(tmp_path, config) as edge:
-        (edge.state / "slots.json").unlink()
-        (edge.state / "slots.json").mkdir()  # as good as a full disk: every write fails
+        kept = edge.state / "last-good.jsonl"
+        wait_for("the state is written", kept.exists)
+        kept.unlink()
+        kept.mkdir()  # as good as a full disk: every write fails
         route(config, "b")
         served(edge, "b")
         assert edge.admin_json("/diagnostics")["publish_error"] == ""
+        wait_for("it is said", lambda: "--state-dir: cannot write" in edge.lines())
         assert edge.lines().count("--state-dir: cannot write") == 1
         kill(edge, "edge-controller")
         route(config, "c")

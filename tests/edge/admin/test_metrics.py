@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edge.admin.metrics import Page, render, sample
+from edge.controller.keeper import Keeper
+from edge.controller.state import StateDirectory
 from edge.controller.view import View
 from edge.dataplane.link import DataPlaneState
 from edge.dataplane.stats import Statistics, ensure_formatted
@@ -28,15 +31,20 @@ class Plane:
 
 
 @pytest.fixture
-def view() -> Iterator[View]:
+def view(tmp_path: Path) -> Iterator[View]:
     memory = os.memfd_create("stats")
+    keeper = Keeper(StateDirectory(tmp_path), False, lambda *_: None)
     ensure_formatted(memory, LANES)
     writer = Writer(memory)
     lane = writer.lane(1)
     lane.requests, lane.in_flight = 9, 2
     lane.outcomes[0], lane.outcomes[1] = 4, 3
     lane.latency[0], lane.latency[5] = 3, 4
-    yield View(DataPlaneState(up=True, committed=3, serving=3), Statistics(memory))
+    yield View(
+        DataPlaneState(up=True, committed=3, serving=3),
+        Statistics(memory),
+        keeper,
+    )
     os.close(memory)
 
 

@@ -9,10 +9,13 @@ import os
 import re
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from edge.admin.server import AdminApi
+from edge.controller.keeper import Keeper
+from edge.controller.state import StateDirectory
 from edge.controller.view import View
 from edge.dataplane.link import DataPlaneState, OpenListener
 from edge.dataplane.stats import Statistics
@@ -20,10 +23,17 @@ from edge.model.diagnostics import Diagnostic, ObjectRef
 
 
 @pytest.fixture
-def view() -> Iterator[View]:
+def view(tmp_path: Path) -> Iterator[View]:
     memory = os.memfd_create("stats")
+    keeper = Keeper(StateDirectory(tmp_path), False, lambda *_: None)
     state = DataPlaneState(up=True, committed=7, serving=7, listeners={0: OpenListener(0, "127.0.0.1", 80)})
-    yield View(state, Statistics(memory), listeners_wanted=1, xdp_reason="--xdp off")
+    yield View(
+        state,
+        Statistics(memory),
+        keeper,
+        listeners_wanted=1,
+        xdp_reason="--xdp off",
+    )
     os.close(memory)
 
 

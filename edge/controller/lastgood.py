@@ -1,0 +1,194 @@
+"""The last-known-good state as bytes: the accepted objects, slots, version and digests (note 0006).
+
+Called by keeper.py. A head of one line with format, length and SHA-256 of all the rest, so that damage is
+seen before anything is believed; a line with version and digests; the slots; an object a line with the file
+it came from. Of a Secret only the certificate is written: whole Secrets go into a file of their own. Pure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from edge.resources.kinds import Problem, Unknown, identify
+from edge.resources.store import Key
+
+FORMAT = 1
+HEAD_BYTES_MAX = 4096
+OPEN_DATA = ("tls.crt", "ca.crt")  # of a Secret; any other field may be a key
+WITHHELD = "edgeWithheld"  # names the fields that were not written
+
+Raw = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What was accepted. ``origins``: the file of each object."""
+
+    version: int
+    routes_digest: bytes
+    endpoints_digest: bytes
+    slots: str
+    objects: tuple[tuple[Key, Raw], ...]
+    origins: Mapping[Key, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LastGood:
+    """What was read back. ``files``: objects by the file that they came from. Units: seconds since 1970."""
+
+    version: int
+    routes_digest: str
+    endpoints_digest: str
+    written: int
+    slots: str
+    files: Mapping[str, tuple[tuple[Key, Raw], ...]]
+    unknown: int = 0  # objects that this version of ours does not read
+
+
+class _Head(msgspec.Struct, frozen=True):
+    format: int
+    bytes: int = 0
+    sha256: str = ""
+
+
+class _About(msgspec.Struct, frozen=True):
+    written: int
+    version: int
+    routes_digest: str
+    endpoints_digest: str
+
+
+class _Line(msgspec.Struct, frozen=True):
+    file: str
+    raw: dict[str, Any]
+
+
+def encode(contents: Contents, written: int) -> tuple[bytes, tuple[Key, ...]]:
+    """Shape: the file, and the objects that have no form in JSON."""
+    lines, lost = _lines(
+        (key, contents.origins.get(key, ""), redact(raw) if key[0] == "Secret" else raw)
+        for key, raw in sorted(contents.objects, key=lambda pair: pair[0])
+    )
+    about = _About(written, contents.version, contents.routes_digest.hex(), contents.endpoints_digest.hex())
+    return _seal([msgspec.json.encode(about), contents.slots.encode(), *lines]), lost
+
+
+def decode(data: bytes) -> LastGood:
+    """Errors: ValueError, one clause."""
+    first, slots, *lines = [*_open(data), b"", b""]
+    try:
+        about = msgspec.json.decode(first, type=_About)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"does not say what it is of: {error}") from error
+    files: dict[str, list[tuple[Key, Raw]]] = {}
+    unknown = 0
+    for file, key, raw in _objects(lines):
+        if key is None:
+            unknown += 1
+        else:
+            files.setdefault(file, []).append((key, raw))
+    return LastGood(
+        about.version,
+        about.routes_digest,
+        about.endpoints_digest,
+        about.written,
+        slots.decode("utf-8", "replace"),
+        {file: tuple(objects) for file, objects in files.items()},
+        unknown,
+    )
+
+
+def encode_secrets(contents: Contents) -> bytes:
+    """Shape: the file of whole Secrets, which is for root alone."""
+    whole = sorted((pair for pair in contents.objects if pair[0][0] == "Secret"), key=lambda pair: pair[0])
+    lines, _ = _lines((key, contents.origins.get(key, ""), raw) for key, raw in whole)
+    return _seal(lines)
+
+
+def decode_secrets(data: bytes) -> dict[Key, Raw]:
+    """Errors: ValueError, one clause."""
+    return {key: raw for _, key, raw in _objects(_open(data)) if key is not None}
+
+
+def redact(raw: Raw) -> Raw:
+    """Shape: a Secret with its open fields; what was left out is named. Annotations may repeat it: none."""
+    metadata = raw.get("metadata")
+    known = metadata if isinstance(metadata, Mapping) else {}
+    result: dict[str, Any] = {
+        "apiVersion": raw.get("apiVersion"),
+        "kind": raw.get("kind"),
+        "metadata": {name: known[name] for name in ("name", "namespace") if name in known},
+    }
+    if isinstance(raw.get("type"), str):
+        result["type"] = raw["type"]
+    before = raw.get(WITHHELD)
+    withheld = {name for name in before if isinstance(name, str)} if isinstance(before, list) else set()
+    for part in ("data", "stringData"):
+        fields = raw.get(part)
+        if isinstance(fields, Mapping):
+            result[part] = {name: fields[name] for name in OPEN_DATA if isinstance(fields.get(name), str)}
+            withheld.update(str(name) for name in fields if name not in OPEN_DATA)
+    if withheld:
+        result[WITHHELD] = sorted(withheld)
+    return result
+
+
+def restore(kept: Raw, whole: Raw | None) -> Raw:
+    """Shape: the whole Secret where it is the one that ``kept`` is what was written of."""
+    return whole if whole is not None and WITHHELD in kept and redact(whole) == kept else kept
+
+
+def _lines(objects: Iterable[tuple[Key, str, Raw]]) -> tuple[list[bytes], tuple[Key, ...]]:
+    lines, lost = [], []
+    for key, file, raw in objects:
+        try:
+            lines.append(msgspec.json.encode({"file": file, "raw": raw}))
+        except (TypeError, ValueError, OverflowError, RecursionError):  # YAML says more than JSON can
+            lost.append(key)
+    return lines, tuple(lost)
+
+
+def _seal(lines: list[bytes]) -> bytes:
+    body = b"\n".join(lines)
+    head = _Head(FORMAT, len(body), hashlib.sha256(body).hexdigest())
+    return msgspec.json.encode(head) + b"\n" + body
+
+
+def _open(data: bytes) -> list[bytes]:
+    """Shape: the lines below the head. Errors: ValueError."""
+    if not data:
+        raise ValueError("is empty")
+    first, newline, body = data.partition(b"\n")
+    try:
+        if len(first) > HEAD_BYTES_MAX or not newline:
+            raise ValueError("no head")
+        head = msgspec.json.decode(first, type=_Head)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise ValueError("does not begin with the head of a state file") from error
+    if head.format != FORMAT:
+        age = "newer" if head.format > FORMAT else "older"
+        raise ValueError(f"is of format {head.format}, {age} than the one that is read here, {FORMAT}")
+    if len(body) < head.bytes:
+        raise ValueError(f"is half written: {len(body)} of {head.bytes} bytes")
+    if len(body) > head.bytes or hashlib.sha256(body).hexdigest() != head.sha256:
+        raise ValueError("is damaged: its digest does not fit")
+    return body.split(b"\n")
+
+
+def _objects(lines: Iterable[bytes]) -> Iterable[tuple[str, Key | None, Raw]]:
+    """Shape: file, key (None: unknown to this version), object."""
+    for line in filter(None, lines):
+        try:
+            found = msgspec.json.decode(line, type=_Line)
+            identity = identify(found.raw)
+        except Unknown:
+            yield "", None, {}
+            continue
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise ValueError(f"has a line that is no object: {error}") from error
+        yield found.file, None if isinstance(identity, Problem) else identity, found.raw

@@ -1,0 +1,16 @@
+"""What the controller says to an operator on the terminal: one line at a time."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+
+
+def say(text: str) -> None:
+    """Write one line for an operator."""
+    print(f"edge-controller: {text}", file=sys.stderr, flush=True)
+
+
+def moment(seconds: float) -> str:
+    """Shape: a time of the wall clock in UTC, to the second."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

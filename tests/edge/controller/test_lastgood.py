@@ -1,0 +1,138 @@
+"""The last-known-good state as bytes: read back as it was written, or refused with a word that says why."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from edge.controller import lastgood
+from edge.controller.lastgood import WITHHELD, Contents
+
+SERVICE = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {"ports": []}}
+SECRET: dict[str, Any] = {
+    "apiVersion": "v1",
+    "kind": "Secret",
+    "type": "kubernetes.io/tls",
+    "metadata": {
+        "name": "tls",
+        "namespace": "default",
+        "annotations": {"kubectl.kubernetes.io/last-applied-configuration": '{"data":{"tls.key":"a2V5"}}'},
+    },
+    "data": {"tls.crt": "Y2VydA==", "tls.key": "a2V5", "auth": "cGFzcw=="},
+    "stringData": {"tls.key": "key"},
+    "more": "a2V5",
+}
+WEB, TLS = ("Service", "default", "web"), ("Secret", "default", "tls")
+CONTENTS = Contents(7, b"r" * 32, b"e" * 32, '{"slots":1}', ((WEB, SERVICE), (TLS, SECRET)), {WEB: "a.yaml"})
+
+
+def written() -> bytes:
+    data, lost = lastgood.encode(CONTENTS, 1000)
+    assert lost == ()
+    return data
+
+
+def test_what_is_written_is_read_back() -> None:
+    found = lastgood.decode(written())
+    assert (found.version, found.written, found.slots, found.unknown) == (7, 1000, '{"slots":1}', 0)
+    assert (found.routes_digest, found.endpoints_digest) == ((b"r" * 32).hex(), (b"e" * 32).hex())
+    assert dict(found.files["a.yaml"]) == {WEB: SERVICE}
+    assert [key for key, _ in found.files[""]] == [TLS]
+
+
+def test_the_order_of_arrival_does_not_matter() -> None:
+    other = Contents(7, b"r" * 32, b"e" * 32, '{"slots":1}', CONTENTS.objects[::-1], {WEB: "a.yaml"})
+    assert lastgood.encode(other, 1000)[0] == written()
+
+
+def test_no_key_is_written() -> None:
+    text = written()
+    for secret in (b"a2V5", b"cGFzcw", b'"key"', b"last-applied"):
+        assert secret not in text
+    kept = dict(lastgood.decode(text).files[""])[TLS]
+    assert kept["data"] == {"tls.crt": "Y2VydA=="} and kept[WITHHELD] == ["auth", "tls.key"]
+    assert lastgood.redact(kept) == kept, "once more changes nothing"
+    assert lastgood.redact(SERVICE | {"kind": "Secret"}) == {
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "web"},
+    }  # fmt: skip
+
+
+def test_a_secret_is_whole_again_only_with_what_was_kept_of_it() -> None:
+    kept = lastgood.redact(SECRET)
+    whole = lastgood.decode_secrets(lastgood.encode_secrets(CONTENTS))
+    assert whole == {TLS: SECRET}
+    assert lastgood.restore(kept, whole[TLS]) == SECRET
+    assert lastgood.restore(kept, None) == kept
+    newer = SECRET | {"data": SECRET["data"] | {"tls.crt": "bmV3"}}
+    assert lastgood.restore(lastgood.redact(newer), SECRET) == lastgood.redact(newer)
+
+
+def test_what_json_cannot_say_is_named() -> None:
+    for value in ({(1, 2): 3}, "\ud800", {None: 1}):
+        contents = Contents(1, b"", b"", "", ((WEB, SERVICE | {"x": value}), (TLS, SECRET)))
+        data, lost = lastgood.encode(contents, 0)
+        assert lost == (WEB,)
+        assert [key for key, _ in lastgood.decode(data).files[""]] == [TLS]
+
+
+def test_objects_of_a_later_version_are_counted() -> None:
+    later = {"apiVersion": "v9", "kind": "Gateway", "metadata": {"name": "x"}}
+    nameless = {"apiVersion": "v1", "kind": "Service", "metadata": {}}
+    objects = ((WEB, SERVICE), (("Gateway", "", "x"), later), (("Service", "", ""), nameless))
+    found = lastgood.decode(lastgood.encode(Contents(1, b"", b"", "", objects), 0)[0])
+    assert found.unknown == 2 and [key for key, _ in found.files[""]] == [WEB]
+
+
+def head(**changes: object) -> bytes:
+    first, _, body = written().partition(b"\n")
+    return json.dumps(json.loads(first) | changes).encode() + b"\n" + body
+
+
+def with_body(body: bytes) -> bytes:
+    return lastgood._seal([*written().split(b"\n")[1:3], body])
+
+
+@pytest.mark.parametrize(
+    ("data", "word"),
+    [
+        (b"", "is empty"),
+        (b"\n", "head"),
+        (b"{}\n", "head"),
+        (b"\0" * 5000, "head"),
+        (b'{"format":1}', "head"),
+        (b"\xff\xfe\n", "head"),
+        (head(format="1"), "head"),
+        (head(format=2), "of format 2, newer"),
+        (head(format=0), "of format 0, older"),
+        (written()[:-1], "half written"),
+        (written()[: len(written()) // 2], "half written"),
+        (written() + b"x", "damaged"),
+        (written().replace(b"web", b"wed"), "damaged"),
+        (lastgood._seal([]), "what it is of"),
+        (lastgood._seal([b"{}"]), "what it is of"),
+        (with_body(b"{}"), "no object"),
+        (with_body(b"[" * 100_000), "no object"),
+        (with_body(b'{"file":"a","raw":[]}'), "no object"),
+    ],
+)
+def test_what_is_no_state(data: bytes, word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        lastgood.decode(data)
+
+
+def test_a_secrets_file_is_read_with_the_same_suspicion() -> None:
+    good = lastgood.encode_secrets(CONTENTS)
+    for data in (b"", good[:-1], good.replace(b"tls", b"tlz"), b'{"format":9}\n'):
+        with pytest.raises(ValueError):
+            lastgood.decode_secrets(data)
+
+
+def test_any_byte_that_is_another_is_noticed() -> None:
+    good = written()
+    for place in range(0, len(good), 3):
+        spoilt = bytearray(good)
+        spoilt[place] ^= 0x11
+        with pytest.raises(ValueError):
+            lastgood.decode(bytes(spoilt))
