@@ -38,6 +38,9 @@ class Plane(Protocol):
     def commit(self) -> None:
         """Make it the running one: one word."""
 
+    def moved_heartbeat(self) -> int | None:
+        """Shape: the page that packets are judged by from now on, None where it is the same."""
+
     def retire(self) -> None:
         """Drop what the generation before it held."""
 
@@ -104,8 +107,7 @@ class Publisher:
                 )
             return PublishResult(snapshot.version, name, len(image), blame(found, refusal.field, reason))
         if policed and self.plane is not None:
-            await asyncio.to_thread(self.plane.commit)
-            self._policed = wanted
+            await self._judge(self.plane, wanted)
         await before_commit()  # opens sockets: no connection may come past the filter
         self._link.commit(snapshot.version)
         if policed and self.plane is not None:
@@ -122,10 +124,17 @@ class Publisher:
         if self.plane is None or wanted == self._policed:
             return False
         await asyncio.to_thread(self.plane.prepare, snapshot.version, self.vips, snapshot.policies)
-        await asyncio.to_thread(self.plane.commit)
-        self._policed = wanted
+        await self._judge(self.plane, wanted)
         await asyncio.to_thread(self.plane.retire)
         return True
+
+    async def _judge(self, plane: Plane, wanted: Policed) -> None:
+        """Let packets see what was prepared; who stamps the heartbeat follows it."""
+        await asyncio.to_thread(plane.commit)
+        self._policed = wanted
+        page = plane.moved_heartbeat()
+        if page is not None:
+            self._link.heartbeat(page)
 
     def _encode(self, snapshot: Snapshot, change: Change) -> tuple[int, bytes]:
         if self.running is not None and change.kind is ChangeKind.ENDPOINTS and self._patches < PATCHES_MAX:

@@ -90,6 +90,15 @@ class Pins:
                     return True
         return False
 
+    def other_map(self, place: Path, name: str) -> int | None:
+        """Open a map of the other place, unless both have the same one or it cannot be opened."""
+        with contextlib.suppress(OSError), opened(place / name, "map") as ours:
+            fd = syscalls.open_pin(str(self.other(place) / name), "map")
+            if syscalls.map_info(fd).id != syscalls.map_info(ours).id:
+                return fd
+            os.close(fd)
+        return None
+
     def kept(self, found: BpfObject, place: Path | None) -> dict[str, Path]:
         """Maps whose content belongs to packets and not to a generation, where they may be shared."""
         if place is None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import mmap
+import os
 import struct
 import threading
 import time
@@ -74,6 +75,7 @@ class XdpPlane:
         self._without: dict[str, str] = {}  # interfaces that go without, and why
         self._mode = "auto"
         self._pending: list[str] = []  # interfaces that run over maps of another shape
+        self._old_page: int | None = None  # the heartbeat of those programs, if it is not ours
         self._settled = False
         self._before = committed(pins.other(place))  # where another place is in use
         self._lock = threading.Lock()  # counters are read in one thread, taken over in another
@@ -146,6 +148,8 @@ class XdpPlane:
                     made.append(interface)
             except XdpError as error:
                 self._without[interface] = str(error)
+        if self._pending:
+            self._old_page = self._pins.other_map(self._place, "edge_heartbeat")
         if self._without and (mode != "auto" or not (self._modes or self._pending)):
             for interface in made:
                 link.detach(self._pins.links / self._modes[interface] / link.pin_name(interface))
@@ -263,9 +267,20 @@ class XdpPlane:
         with self._lock:
             return counts.named(counts.total(self._counters))
 
-    def heartbeat_descriptor(self) -> int | None:
-        """The mappable page of struct edge_heartbeat; ours, so duplicate it to keep it."""
-        return self._loaded.maps.get("edge_heartbeat")
+    def heartbeat_descriptor(self) -> int:
+        """The mappable page that the attached programs read; ours, so duplicate it to keep it.
+
+        The first commit may move them to another: ask `moved_heartbeat` then.
+        """
+        return self._loaded.maps["edge_heartbeat"] if self._old_page is None else self._old_page
+
+    def moved_heartbeat(self) -> int | None:
+        """The page that is read from now on, where the last commit changed it."""
+        if self._old_page is None or self._pending:
+            return None
+        os.close(self._old_page)
+        self._old_page = None
+        return self.heartbeat_descriptor()
 
     def summary(self) -> str:
         """One line for an operator: which object runs and why, and where."""
@@ -309,6 +324,8 @@ class XdpPlane:
         del self._word
         self._control_map.close()
         self._heartbeat.close()
+        if self._old_page is not None:
+            os.close(self._old_page)
         for front in self._fronts.values():
             front.close()
         for counter in self._counters:

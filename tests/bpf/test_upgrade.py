@@ -133,12 +133,20 @@ def test_an_upgrade_keeps_what_it_can(
     assert verdicts(instance) == [1, 1]
     assert verdicts(instance, spent) == [1, 1]
     assert adds_up(two.statistics()) == 8
+    page = syscalls.map_info(two.heartbeat_descriptor()).id
+    assert page in link.survey(pins_of(instance) / "links")[0].maps
     two.prepare(2, VIPS, [DENY, limited])
     assert verdicts(instance) == [1, 1]
     two.commit()
     assert verdicts(instance) == [1, 1]
     assert verdicts(instance, spent) == [1, 1]
     assert adds_up(two.statistics()) == 14
+    moved = two.moved_heartbeat()
+    assert (moved is not None) == (shape == "kept")
+    assert moved is None or syscalls.map_info(moved).id != page
+    assert (
+        syscalls.map_info(two.heartbeat_descriptor()).id in link.survey(pins_of(instance) / "links")[0].maps
+    )
     two.retire()
     assert places(instance) == (["b"] if shape else ["a"])
     after = link.survey(pins_of(instance) / "links")

@@ -32,11 +32,16 @@ class Recorder:
 def test_sockets_open_after_xdp_and_before_the_data_plane_commits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publish, "secrets", lambda _snapshot: b"")
     recorder = Recorder()
-    link = SimpleNamespace(prepare=recorder.prepare_link, commit=recorder.step("data plane commits"))
+    link = SimpleNamespace(
+        prepare=recorder.prepare_link,
+        commit=recorder.step("data plane commits"),
+        heartbeat=recorder.step("the other page is stamped"),
+    )
     publisher = Publisher(link, recorder)  # type: ignore[arg-type]
     publisher.plane = SimpleNamespace(
         prepare=recorder.step("xdp prepared"),
         commit=recorder.step("xdp commits"),
+        moved_heartbeat=lambda: 7,
         retire=recorder.step("xdp retires"),
     )
 
@@ -47,4 +52,10 @@ def test_sockets_open_after_xdp_and_before_the_data_plane_commits(monkeypatch: p
     change = Change(ChangeKind.FULL)
     asyncio.run(publisher.publish(snapshot, change, open_sockets))
     assert set(recorder.calls[:2]) == {"data plane prepared", "xdp prepared"}
-    assert recorder.calls[2:] == ["xdp commits", "sockets open", "data plane commits", "xdp retires"]
+    assert recorder.calls[2:] == [
+        "xdp commits",
+        "the other page is stamped",
+        "sockets open",
+        "data plane commits",
+        "xdp retires",
+    ]
