@@ -97,7 +97,9 @@ static int run(struct runtime *runtime, struct edge_error *err)
     if ((uint64_t)config->lane_first + config->workers > runtime->stats.header->lane_count)
         return error_set(err, EDGE_ERR_LIMIT, "the stats memory has %u lanes",
                          runtime->stats.header->lane_count);
-    stats_claim(&runtime->stats, config->lane_first, config->workers);
+    rc = stats_claim(&runtime->stats, config->lane_first, config->workers, err);
+    if (rc < 0)
+        return rc;
     if (runtime->has_log) {
         rc = access_log_init(&runtime->log, config->workers, config->log_fd, config->log_format,
                              err);

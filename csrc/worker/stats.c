@@ -1,16 +1,23 @@
-/* Mapping and settling the shared counters. Called by runtime.c. Never waits. */
+/* Mapping and settling the shared counters, and who owns a lane.
+ *
+ * An owner holds a record lock on its lane's bytes: it goes with the process whatever ends it, and
+ * is seen from other PID namespaces, where a process id says nothing. A lane is settled only by who
+ * holds its lock, so two that find the same dead one do not count its exchanges twice. */
 #define _GNU_SOURCE
 #include "worker/stats.h"
 
 #include <errno.h>
-#include <signal.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/error.h"
+
+#define CLAIM_TRIES 200 /* of 10 ms: a killed owner is gone when its exit is through */
 
 int stats_map(struct stats *stats, int fd, struct edge_error *err)
 {
@@ -91,28 +98,68 @@ static void settle(const struct stats *stats, uint32_t index)
     uint64_t ended = 0;
     for (int i = 0; i < EDGE_OUTCOME_COUNT; i++)
         ended += lane->outcomes[i];
-    lane->outcomes[EDGE_OUTCOME_LOST] += lane->requests - ended;
-    lane->in_flight = 0;
+    uint64_t lost = lane->outcomes[EDGE_OUTCOME_LOST] + lane->requests - ended;
+    __atomic_store_n(&lane->outcomes[EDGE_OUTCOME_LOST], lost, __ATOMIC_RELAXED);
+    __atomic_store_n(&lane->in_flight, 0, __ATOMIC_RELAXED);
     lane->connections_open = 0;
     lane->tunnels = 0;
     lane->pid = 0;
     clear_cells(stats, index);
 }
 
-void stats_claim(const struct stats *stats, uint32_t first, uint32_t count)
+/* 0, or -errno; -EAGAIN: its owner lives. */
+static int lock(const struct stats *stats, uint32_t index, short type)
+{
+    struct flock range = {.l_type = type,
+                          .l_whence = SEEK_SET,
+                          .l_start = (uint8_t *)stats_lane(stats, index) - stats->bytes,
+                          .l_len = sizeof(struct edge_lane)};
+    if (fcntl(stats->fd, F_SETLK, &range) == 0)
+        return 0;
+    return errno == EACCES ? -EAGAIN : -errno;
+}
+
+int stats_claim(const struct stats *stats, uint32_t first, uint32_t count, struct edge_error *err)
+{
+    const struct timespec pause = {.tv_nsec = 10000000};
+    for (uint32_t i = first; i < first + count; i++) {
+        int rc = lock(stats, i, F_WRLCK);
+        for (int tries = 0; rc == -EAGAIN && tries < CLAIM_TRIES; tries++) {
+            nanosleep(&pause, 0);
+            rc = lock(stats, i, F_WRLCK);
+        }
+        if (rc == -EAGAIN)
+            return error_set(err, EDGE_ERR_INVALID, "lane %u has an owner that lives", i);
+        if (rc < 0)
+            return error_system(err, -rc, "locking a lane");
+        settle(stats, i);
+        struct edge_lane *lane = stats_lane(stats, i);
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        lane->loop_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+        lane->version = 0;
+        lane->pid = (uint64_t)getpid();
+    }
+    return EDGE_OK;
+}
+
+void stats_settle_dead(const struct stats *stats, uint32_t first, uint32_t count)
 {
     for (uint32_t i = 0; i < stats->header->lane_count; i++) {
-        uint64_t pid = stats_lane(stats, i)->pid;
         bool ours = i >= first && i < first + count;
-        if (ours || (pid != 0 && kill((pid_t)pid, 0) < 0 && errno == ESRCH))
+        uint64_t pid = __atomic_load_n(&stats_lane(stats, i)->pid, __ATOMIC_RELAXED);
+        if (ours || pid == 0 || lock(stats, i, F_WRLCK) < 0)
+            continue;
+        if (stats_lane(stats, i)->pid != 0)
             settle(stats, i);
-        if (ours)
-            stats_lane(stats, i)->pid = (uint64_t)getpid();
+        lock(stats, i, F_UNLCK);
     }
 }
 
 void stats_leave(const struct stats *stats, uint32_t first, uint32_t count)
 {
-    for (uint32_t i = first; i < first + count; i++)
+    for (uint32_t i = first; i < first + count; i++) {
         settle(stats, i);
+        lock(stats, i, F_UNLCK);
+    }
 }

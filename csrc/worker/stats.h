@@ -19,9 +19,10 @@ void stats_unmap(struct stats *stats);
 struct edge_lane *stats_lane(const struct stats *stats, uint32_t lane);
 struct edge_route_cell *stats_route_cells(const struct stats *stats, uint32_t lane);
 struct edge_upstream_cell *stats_upstream_cells(const struct stats *stats, uint32_t lane);
-/* Our own lanes become ours; those, and the lanes of processes that are gone, are settled: what
- * was open is counted as lost, and nothing is in flight. */
-void stats_claim(const struct stats *stats, uint32_t first, uint32_t count);
+/* These lanes become ours; what was open in them is counted as lost, and nothing is in flight. */
+int stats_claim(const struct stats *stats, uint32_t first, uint32_t count, struct edge_error *err);
+/* The same for the lanes, other than ours, whose owners are gone. */
+void stats_settle_dead(const struct stats *stats, uint32_t first, uint32_t count);
 void stats_leave(const struct stats *stats, uint32_t first, uint32_t count);
 
 #endif

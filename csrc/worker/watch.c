@@ -1,6 +1,7 @@
 /* The data plane's pulse, on the control thread. XDP reads the heartbeat as "the data plane
  * serves", the holder kills a data plane that is silent or stalled for long: so a stuck worker must
- * not hide behind this thread. Never waits: what the holder does not read is not told. */
+ * not hide behind this thread. Also closes the books of dead lanes. Never waits: what the holder
+ * does not read is not told. */
 #define _GNU_SOURCE
 #include "worker/watch.h"
 
@@ -82,6 +83,8 @@ void watch_turn(struct watch *watch, int control_fd)
     if (now - watch->told_ns < TELL_NS)
         return;
     watch->told_ns = now;
+    /* One that drained beside us and was killed has nobody else who closes its books. */
+    stats_settle_dead(&runtime->stats, runtime->config->lane_first, runtime->worker_count);
     char text[32];
     tell(control_fd, text, snprintf(text, sizeof text, "alive stalled=%u", stalled));
     if (atomic_load(&runtime->draining))

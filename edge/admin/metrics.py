@@ -24,6 +24,9 @@ _LANES = {  # field of the lane: name, type, help
     "log_lines": ("edge_access_log_lines_total", "counter", "Access log lines written."),
     "log_dropped": ("edge_access_log_dropped_total", "counter", "Access log lines dropped: blocked sink."),
     "accept_errors": ("edge_accept_errors_total", "counter", "Accepts refused for want of resources."),
+    "connect_limits": ("edge_connect_limits_total", "counter", "Connections to endpoints: no descriptor."),
+    "memory_errors": ("edge_memory_errors_total", "counter", "Exchanges and connections: no memory."),
+    "tunnels": ("edge_tunnels_open", "gauge", "Connections that became tunnels."),
 }
 _UPSTREAM = {
     "requests": ("edge_upstream_requests_total", "counter", "Requests sent to an upstream."),
@@ -88,6 +91,8 @@ def _lanes(page: Page, view: View) -> None:
     totals = view.statistics.totals()
     for name, (metric, kind, text) in _LANES.items():
         page.family(metric, kind, text, [({}, totals.values[name])])
+    text = "Workers that have not passed the top of their loop for 3 s."
+    page.family("edge_workers_stalled", "gauge", text, [({}, totals.stalled)])
     page.family(
         "edge_request_outcomes_total",
         "counter",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -20,6 +21,7 @@ OUTCOMES: Final = {
 }
 LATENCY_BUCKETS: Final = 32
 READS_MAX = 50  # of a lane that its writer keeps changing
+STALLED_NS = 3_000_000_000  # a worker that has not passed the top of its loop for so long
 _SUMMED = (
     "requests",
     "in_flight",
@@ -32,6 +34,9 @@ _SUMMED = (
     "log_lines",
     "log_dropped",
     "accept_errors",
+    "tunnels",
+    "connect_limits",
+    "memory_errors",
 )
 _UPSTREAM_SUMMED = ("in_flight", "requests", "connects", "connect_errors", "timeouts", "resets", "retries")
 
@@ -57,6 +62,7 @@ class Totals:
     outcomes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(OUTCOMES.values(), 0))
     latency: list[int] = field(default_factory=lambda: [0] * LATENCY_BUCKETS)
     versions: list[int] = field(default_factory=list)  # of live lanes
+    stalled: int = 0  # live lanes whose worker does not come round
 
 
 @dataclass(slots=True)
@@ -114,13 +120,17 @@ class Statistics:
         return ffi.cast("struct edge_lane *", start) + number
 
     def _read_lane(self, number: int) -> Any:
-        """Copy a lane at a moment when its books are balanced; after some tries, as it is."""
+        """Copy a lane at a moment when its books are balanced.
+
+        A worker that was interrupted between its stores may stay so: then what has no outcome is in flight.
+        """
         live = self._lane(number)
         copy = ffi.new("struct edge_lane *")
         for _ in range(READS_MAX):
             ffi.memmove(copy, live, ffi.sizeof("struct edge_lane"))
             if copy.requests == sum(copy.outcomes) + copy.in_flight:
-                break
+                return copy
+        copy.in_flight = max(copy.requests - sum(copy.outcomes), 0)
         return copy
 
     def totals(self) -> Totals:
@@ -128,6 +138,7 @@ class Statistics:
         result = Totals()
         if not self.open():
             return result
+        now = time.monotonic_ns()
         for number in range(self._header.lane_count):
             lane = self._read_lane(number)
             for name in _SUMMED:
@@ -138,6 +149,7 @@ class Statistics:
                 result.latency[index] += lane.latency[index]
             if lane.pid:
                 result.versions.append(lane.version)
+                result.stalled += lane.loop_ns + STALLED_NS < now
         return result
 
     def _cells(self, kind: str, offset: int, slots: int, index: int, generation: int) -> Iterable[Any]:

@@ -19,6 +19,7 @@ import pytest
 
 from edge import messages
 from edge.dataplane import tables
+from edge.dataplane.stats import Statistics
 from edge.native import lib
 from tests.e2e.plane import DEADLINE_S, Plane, Reader, Server, World, listener, named
 from tests.e2e.test_dataplane import balanced, certificate, until
@@ -277,6 +278,11 @@ def test_commit_whose_message_was_lost_is_read_from_the_page(serve: Serve, loop:
         assert plane.process.wait(DEADLINE_S) == 0
 
 
+def open_in(plane: Plane, pid: int) -> int:
+    """Connections that a process has."""
+    return sum(int(lane.connections_open) for lane in plane.lane_views() if lane.pid == pid)
+
+
 def versions(plane: Plane) -> list[int]:
     """What each worker of the present process serves."""
     return [int(lane.version) for lane in plane.lane_views() if lane.pid]
@@ -317,3 +323,61 @@ def test_stalled_worker_is_told_and_the_heartbeat_stops(serve: Serve, loop: str)
         until(lambda: beat[:] != stamped)
         for _ in range(8):
             assert plane.get("a.test").body == b"a"
+
+
+class Books:
+    """Reads all counters as fast as it can: balanced in each lane, and none ever goes back."""
+
+    GAUGES = ("in_flight", "connections_open", "tunnels")
+
+    def __init__(self, plane: Plane) -> None:
+        self.statistics = Statistics(plane.stats_fd)
+        self.wrong: list[str] = []
+        self.reads = 0
+        self._before: dict[str, int] = {}
+        self._stop = threading.Event()
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.is_set() and not self.wrong:
+            totals = self.statistics.totals()
+            self.reads += 1
+            ended = sum(totals.outcomes.values())
+            if totals.values["requests"] != ended + totals.values["in_flight"]:
+                self.wrong.append(f"{totals}")
+            counters = {k: v for k, v in totals.values.items() if k not in self.GAUGES} | totals.outcomes
+            self.wrong += [k for k, v in counters.items() if v < self._before.get(k, 0)]
+            self._before = counters
+
+    def stop(self) -> None:
+        self._stop.set()
+        self.thread.join(DEADLINE_S)
+        assert not self.wrong, self.wrong
+        assert self.reads > 10
+
+
+def test_books_balance_while_planes_drain_and_die(serve: Serve, loop: str) -> None:
+    """A predecessor that is killed in its drain has nobody else who counts what was open in it."""
+    silent = serve(lambda connection: Reader(connection).until(b"never"))
+    world = one_route(serve(named("a")))
+    world.route("silent.test", "/", world.upstream("silent", [silent.port]))
+    with Plane(world, loop=loop) as plane, ExitStack() as stack:
+        books = Books(plane)
+        load = Load(plane)
+        for turn in range(1, 4):
+            client = stack.enter_context(plane.connect())
+            client.sendall(GET.replace(b"a.test", b"silent.test"))
+            until(lambda turn=turn: silent.accepted == turn)
+            load.passes(30)
+            old = plane.succeed()
+            load.passes(30)
+            old.drain(grace_ms=60_000, idle_ms=60_000)
+            load.passes(30)
+            until(lambda old=old: open_in(plane, old.process.pid) == 1)
+            old.process.kill()
+            old.end()
+            until(lambda turn=turn: plane.lane_sums()["lost"] >= turn)
+        load.stop()
+        books.stop()
+        assert balanced(plane)["lost"] == 3

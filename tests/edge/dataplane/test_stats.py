@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -68,10 +69,22 @@ def test_lanes_are_summed(memory: int) -> None:
 
 
 def test_a_lane_that_never_balances_is_read_all_the_same(memory: int) -> None:
+    """Its worker was interrupted between two stores: what has no outcome is in flight."""
     ensure_formatted(memory, LANES)
     writer = Writer(memory)
     writer.lane(0).requests = 3
-    assert Statistics(memory).totals().values["requests"] == 3
+    totals = Statistics(memory).totals()
+    assert (totals.values["requests"], totals.values["in_flight"]) == (3, 3)
+
+
+def test_workers_that_do_not_come_round_are_counted(memory: int) -> None:
+    ensure_formatted(memory, LANES)
+    writer = Writer(memory)
+    writer.lane(0).loop_ns = writer.lane(1).loop_ns = 1
+    writer.lane(1).pid = 7
+    assert Statistics(memory).totals().stalled == 1
+    writer.lane(1).loop_ns = time.monotonic_ns()
+    assert Statistics(memory).totals().stalled == 0
 
 
 def test_cells_of_another_generation_are_not_counted(memory: int) -> None:
