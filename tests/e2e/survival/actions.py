@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -71,6 +72,17 @@ def stop_threads(pid: int) -> None:
         return {stat.read_text().rpartition(")")[2].split()[0] for stat in stats} == {"T"}
 
     wait_for("the process is stopped", stopped, 5, 0.0005)
+
+
+@dataclass(slots=True, frozen=True)
+class Outage:
+    """When nothing of the instance was there, XDP included: denied packets reach a node without sockets.
+
+    Units: seconds, monotonic.
+    """
+
+    began: float
+    ended: float
 
 
 def kill_data_plane(stage: Stage, number: int) -> Death:
@@ -139,12 +151,51 @@ def stop_and_start(stage: Stage, _number: int) -> None:
     stage.edge.wait_well()
 
 
+def reboot(stage: Stage, _number: int) -> Outage:
+    """Stop, lose pins, run directory and the folder of objects; start with the state directory alone."""
+    edge = stage.edge
+    status = edge.stop()
+    assert status == 0, f"edge run ended with {status}"
+    began = time.monotonic()
+    come_up_without_source(stage)
+    return Outage(began, time.monotonic())
+
+
+def power_cut(stage: Stage, _number: int) -> tuple[Death, Outage]:
+    """Kill everything at once, then as a reboot: what was inside is lost, nothing else."""
+    edge = stage.edge
+    pids = sorted(edge.processes(), key=lambda pid: pid == edge.process.pid, reverse=True)
+    listed = time.monotonic()
+    connections = connections_of_node(stage.lab)
+    with contextlib.ExitStack() as stack:
+        watches = [stack.enter_context(watched(pid)) for pid in pids]
+        for watch in watches:
+            signal.pidfd_send_signal(watch, signal.SIGKILL)
+        edge.process.wait(10)
+        died = max(wait_end(watch, "a process") for watch in watches)
+    ports = frozenset(one.peer for one in connections if one.own == PORT)  # queues go with the sockets
+    come_up_without_source(stage)
+    return Death(listed, died, ports, False), Outage(listed, time.monotonic())
+
+
+def come_up_without_source(stage: Stage) -> None:
+    """Start on a machine that has only the state directory; give the objects back when it is well."""
+    edge = stage.edge
+    done = edge.run_command("detach")
+    assert done.returncode == 0, done.stderr
+    shutil.rmtree(str(edge.options["run_dir"]))
+    shutil.rmtree(stage.config)
+    edge.start()
+    edge.wait_well()
+    stage.write_objects()
+
+
 @dataclass(slots=True, frozen=True)
 class Action:
     """One line of the table: what is done, and what clients may notice of it."""
 
     name: str
-    do: Callable[[Stage, int], Death | None]
+    do: Callable[[Stage, int], object]
     settle_s: float = 0.3  # between two of them
     kills_data: bool = False
     stops: bool = False  # refused connections are no failures, the tunnel ends
@@ -155,4 +206,9 @@ class Action:
 ACTIONS: dict[str, Action] = {
     "kill-data": Action("kill -9 data plane", kill_data_plane, 1.2, kills_data=True),
     "kill-controller": Action("kill -9 controller", kill_controller, 1.2),
+    "kill-holder": Action("kill -9 holder, edge run", kill_holder),
+    "take-over": Action("edge run --take-over", take_over),
+    "stop": Action("SIGTERM, edge run", stop_and_start, stops=True, fresh_memory=True),
+    "reboot": Action("reboot without source", reboot, stops=True, fresh_memory=True),
+    "power-cut": Action("kill -9 of all, reboot", power_cut, stops=True, fresh_memory=True, kills_data=True),
 }

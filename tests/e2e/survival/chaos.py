@@ -13,10 +13,10 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tests.e2e.survival.actions import ACTIONS, Action, Death
+from tests.e2e.survival.actions import ACTIONS, Action, Death, Outage
 from tests.e2e.survival.stage import Belongings, Stage
 from tests.e2e.survival.table import Line, as_json, render
 from tests.e2e.survival.traffic import Seen, Traffic
@@ -33,31 +33,36 @@ def run(stage: Stage, action: Action, times: int) -> Line:
     """Do an action `times` times under traffic, and judge what was seen."""
     edge = stage.edge
     line = Line(action.name, str(edge.options["loop"]), times)
-    before = Belongings.of(edge)
-    deaths: list[Death] = []
+    belongings: list[Belongings] = []
+    notes: list[object] = []
     with Watch(edge) as watch:
         with Traffic(stage.lab) as traffic:
             try:
                 for number in range(times):
-                    death = action.do(stage, number)
-                    if death is not None:
-                        deaths.append(death)
+                    if action.fresh_memory:
+                        watch.pause()
+                    noted = action.do(stage, number)
+                    notes += noted if isinstance(noted, tuple) else [noted]
                     if action.fresh_memory:
                         watch.forget()
                     time.sleep(action.settle_s)  # traffic of its own for what came back
+                    belongings.append(Belongings.of(edge))
             except AssertionError as error:
-                line.wrong.append(f"after {len(deaths) or number} of {times}: {error}")
+                line.wrong.append(f"at {number + 1} of {times}: {error}")
             seen = traffic.finish()
         watch.look()
-    after = Belongings.of(edge)
-    line.left = before.change(after)
-    judge(line, action, seen, deaths)
+    if belongings:
+        line.left = belongings[0].change(belongings[-1])
+        line.wrong += belongings[0].grown(belongings[-1])
+    judge(line, action, seen, notes)
     judge_counters(line, action, watch, seen)
     return line
 
 
-def judge(line: Line, action: Action, seen: Seen, deaths: list[Death]) -> None:
+def judge(line: Line, action: Action, seen: Seen, notes: Iterable[object]) -> None:
     """Fill in what clients saw, and name what they should not have seen."""
+    deaths = [note for note in notes if isinstance(note, Death)]
+    outages = [note for note in notes if isinstance(note, Outage)]
     gap, lag = seen.gap()
     failed = [event for event in seen.events if event.failed]
     ended = [event for event in failed if event.kind == "tunnel" and event.what == "closed-within"]
@@ -72,7 +77,6 @@ def judge(line: Line, action: Action, seen: Seen, deaths: list[Death]) -> None:
     line.resets, line.refused = len(resets), seen.refused
     cut = sum(event.kind == "tunnel" for event in failed)
     line.tunnel = f"cut {cut}" if cut else f"ended {len(ended)}" if ended else "kept"
-    line.denied = len(seen.passed)
     wrong = line.wrong
     for event in outside[:EXPLAINED_MAX]:
         wrong.append(f"failed outside: {event.describe()}")
@@ -85,8 +89,10 @@ def judge(line: Line, action: Action, seen: Seen, deaths: list[Death]) -> None:
         wrong.append(f"{seen.refused} connections refused")
     if not action.stops and gap * 1000 > RECOVERY_MS:
         wrong.append(f"{gap * 1000:.0f} ms without an answer (of these the client slept {lag * 1000:.0f})")
-    if seen.denied["accepted"] or not seen.denied["attempts"] or (seen.passed and not action.fresh_memory):
-        wrong.append(f"denied source: {len(seen.passed)} packets through, {seen.denied}")
+    through = [at for at in seen.passed if not any(one.began <= at <= one.ended for one in outages)]
+    line.denied = len(through)
+    if through or seen.denied["accepted"] or not seen.denied["attempts"]:
+        wrong.append(f"denied source: {len(through)} packets through, {seen.denied}")
     rate = seen.requests / (seen.ended - seen.began)
     if rate < RATE * RATE_LEAST and not action.stops and not action.kills_data:
         wrong.append(f"only {rate:.0f} requests a second were sent")
@@ -113,13 +119,18 @@ def judge_counters(line: Line, action: Action, watch: Watch, seen: Seen) -> None
     line.wrong += [f"counters: {one}" for one in wrong]
 
 
-def on_stage(loop: str, names: Iterable[str], times: int, folder: Path) -> list[Line]:
-    """Run actions on one instance."""
-    lines = []
-    with Stage(folder, loop) as stage:
-        for name in names:
-            lines.append(run(stage, ACTIONS[name], times))
-            print(render(lines[-1:]).splitlines()[2], flush=True)
+def on_stage(loop: str, names: Sequence[str], times: int, folder: Path) -> list[Line]:
+    """Run actions on one instance; one that does not come back is replaced for those that follow."""
+    lines: list[Line] = []
+    while len(lines) < len(names):
+        place = folder / str(len(lines))
+        place.mkdir(0o755)
+        with Stage(place, loop) as stage:
+            for name in names[len(lines) :]:
+                lines.append(run(stage, ACTIONS[name], times))
+                print(render(lines[-1:]).splitlines()[2], flush=True)
+                if not stage.edge.well():
+                    break
     return lines
 
 
@@ -139,7 +150,7 @@ def main() -> int:
     for loop in arguments.loop or LOOPS:
         with tempfile.TemporaryDirectory(prefix="edge-chaos-") as name:
             Path(name).chmod(0o755)
-            lines += on_stage(loop, arguments.action or ACTIONS, arguments.times, Path(name))
+            lines += on_stage(loop, arguments.action or list(ACTIONS), arguments.times, Path(name))
     print()
     print(render(lines))
     if arguments.json:

@@ -22,7 +22,15 @@ from bench.proxy import processes
 from tests.e2e.lab import ADDRESS, ROOT, Lab, give, wait_for
 from tests.e2e.objects import endpoints, ingress, policy, service, write
 from tests.e2e.running import EDGE, Running
-from tests.e2e.survival.traffic import CLIENT_ROLE, DENIED, DENIED_ROLE, HOST, PORT, connections_of_node
+from tests.e2e.survival.traffic import (
+    CLIENT_ROLE,
+    DENIED,
+    DENIED_ROLE,
+    HOST,
+    LISTENING,
+    PORT,
+    connections_of_node,
+)
 from tests.fakes.client import Closed
 
 FAST_BODY = 128  # client.c knows it
@@ -179,16 +187,23 @@ class Belongings:
         resident: dict[str, int] = {}
         running = edge.processes()
         assert edge.lab is not None
-        connections = {f"socket:[{one.inode}]" for one in connections_of_node(edge.lab)}
+        with edge.lab.inside("node"):
+            unix = Path("/proc/thread-self/net/unix").read_text().splitlines()[1:]
+        kept = {int(line.split()[6]) for line in unix}
+        kept |= {one.inode for one in connections_of_node(edge.lab, LISTENING)}
+        sockets = {f"socket:[{inode}]" for inode in kept}
         for pid, name in running.items():
-            with contextlib.suppress(OSError):
-                links = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()]
-                kept = sum(link not in connections for link in links)
-                descriptors[name] = descriptors.get(name, 0) + kept
-                pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-                resident[name] = resident.get(name, 0) + pages * os.sysconf("SC_PAGE_SIZE") // 1024
+            count = 0
+            for path in Path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(OSError):  # a connection that has just ended
+                    link = os.readlink(path)
+                    count += link in sockets or not link.startswith("socket:")
+            descriptors[name] = descriptors.get(name, 0) + count
+            pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+            resident[name] = resident.get(name, 0) + pages * os.sysconf("SC_PAGE_SIZE") // 1024
+        namespaces = [name for name in netns.listnetns() if name.startswith(edge.lab.prefix)]
         pins = sum(path.is_file() or path.is_symlink() for path in edge.pins.rglob("*"))
-        return cls(descriptors, resident, pins, len(netns.listnetns()), len(running))
+        return cls(descriptors, resident, pins, len(namespaces), len(running))
 
     def change(self, later: Belongings) -> str:
         """Shape: `fds +0 mem +12K pins +0 procs +0`."""
@@ -197,3 +212,15 @@ class Belongings:
             f"fds {sum(later.descriptors.values()) - sum(self.descriptors.values()):+d} mem {memory:+d}K "
             f"pins {later.pins - self.pins:+d} procs {later.processes - self.processes:+d}"
         )
+
+    def grown(self, later: Belongings) -> list[str]:
+        """Name what is more, or less, later: connections apart, nothing may be."""
+        wrong = [
+            f"{name} has {later.descriptors.get(name, 0)} descriptors, after the first time {count}"
+            for name, count in self.descriptors.items()
+            if later.descriptors.get(name, 0) != count
+        ]
+        for what in ("pins", "namespaces", "processes"):
+            if getattr(self, what) != getattr(later, what):
+                wrong.append(f"{getattr(later, what)} {what}, after the first time {getattr(self, what)}")
+        return wrong

@@ -27,7 +27,8 @@ HOST: Final = "a.example.com"
 PORT: Final = 80
 DENIED: Final = "198.18.2.66"
 CLIENT_ROLE, DENIED_ROLE = "client1", "client2"
-KEPT, KEPT_RATE, FRESH_RATE, ECHO_RATE = 32, 1500, 450, 50
+KEPT = 32  # connections
+RATES = (1500, 450, 50)  # requests a second: kept, fresh, echo
 DENIED_RATE = 100
 TIMEOUT_S = 5
 SECONDS_MAX = 1800
@@ -40,6 +41,8 @@ NETLINK_SOCK_DIAG = 4
 SOCK_DIAG_BY_FAMILY = 20
 NLM_F_DUMP_REQUEST = 0x301
 NLMSG_ERROR, NLMSG_DONE = 2, 3
+HELD_STATES = 0b1011_0011_0110  # ESTABLISHED, SYN_SENT, FIN_WAIT1 and 2, CLOSE_WAIT, LAST_ACK, CLOSING
+LISTENING = 1 << 10
 
 
 @dataclass(slots=True, frozen=True)
@@ -111,11 +114,19 @@ class Seen:
 class Client:
     """The client at work; a context manager that ends it, whatever happened."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(
+        self,
+        lab: Lab | None,
+        address: str = ADDRESS,
+        port: int = PORT,
+        *,
+        rates: tuple[int, int, int] = RATES,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
         tool = processes.compile_tool("client", HERE)
-        words = [ADDRESS, PORT, HOST, KEPT, KEPT_RATE, FRESH_RATE, ECHO_RATE, TIMEOUT_S, SECONDS_MAX]
-        with lab.inside(CLIENT_ROLE):
-            self.process = subprocess.Popen([str(tool), *map(str, words)], stdout=subprocess.PIPE, text=True)
+        words = [tool, address, port, HOST, KEPT, *rates, timeout_s, SECONDS_MAX]
+        with lab.inside(CLIENT_ROLE) if lab else contextlib.nullcontext():
+            self.process = subprocess.Popen([*map(str, words)], stdout=subprocess.PIPE, text=True)
 
     def __enter__(self) -> Client:
         return self
@@ -262,9 +273,8 @@ class Connection:
     inode: int
 
 
-def connections_of_node(lab: Lab) -> list[Connection]:
-    """Return the node's connections that a process may hold (neither listening nor in TIME_WAIT)."""
-    states = (1 << 1) | (1 << 2) | (1 << 4) | (1 << 5) | (1 << 8) | (1 << 9) | (1 << 11)
+def connections_of_node(lab: Lab, states: int = HELD_STATES) -> list[Connection]:
+    """Return the node's connections that a process may hold: neither listening nor in TIME_WAIT."""
     found: list[Connection] = []
     with lab.inside("node"), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as channel:
         request = struct.pack("=BBBxI48x", socket.AF_INET, socket.IPPROTO_TCP, 0, states)

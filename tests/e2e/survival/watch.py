@@ -26,6 +26,7 @@ class Watch:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
+        self._paused = False
         self.pages = 0
         self.wrong: list[str] = []
 
@@ -41,7 +42,8 @@ class Watch:
 
     def _run(self) -> None:
         while not self._stop.wait(EVERY_S):
-            self.look()
+            if not self._paused:
+                self.look()
 
     def look(self) -> bool:
         """Read one page and compare it with the one before; False when there is none."""
@@ -75,10 +77,16 @@ class Watch:
         if len(self.wrong) < 20:
             self.wrong.append(text)
 
+    def pause(self) -> None:
+        """Look at the last page of this memory: until forget(), none is read."""
+        self.look()
+        self._paused = True
+
     def forget(self) -> None:
         """The memory is fresh: what is read from now on may be anything."""
         with self._lock:
             self._last = {}
+        self._paused = False
 
     def since_start(self, name: str) -> int:
         """Return by how much a counter grew."""

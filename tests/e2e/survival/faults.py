@@ -1,0 +1,260 @@
+"""Faults of what the machine gives: disk, descriptors, memory, pipes, ports, CPUs.
+
+Each function makes one fault under traffic and returns its line of the survival table; FAULTS names
+them for test_faults.py and `make chaos`. What must be patched in a process to make a fault stands in faults_odd.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import select
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.proxy import processes
+from tests.e2e.lab import wait_for
+from tests.e2e.running import Running
+from tests.e2e.survival.scene import HOST, fill, processor_time, scene, small_disk
+from tests.e2e.survival.table import Line
+from tests.fakes.client import Client, Closed
+
+SPARE_DESCRIPTORS = 16
+MEMORY_BYTES = 256 << 20
+DOWNLOAD_BYTES = 4 << 20
+LONG_PATH = "/" + "x" * 6000  # fills a log's ring within some hundred lines
+
+
+def metric(edge: Running, name: str) -> float:
+    """Return a sample of /metrics."""
+    return edge.metrics()[name]
+
+
+def log_disk_full(folder: Path, loop: str) -> Line:
+    """The access log's disk fills up, and has room again."""
+    folder.chmod(0o755)
+    with (
+        small_disk(folder / "log", 256) as disk,
+        scene("log disk full", folder, loop, access_log=disk / "access.log") as here,
+    ):
+        edge, line = here.edge, here.line
+        filler = fill(disk)
+        with here.asking() as asking:
+            wait_for("lines are dropped", lambda: metric(edge, "edge_access_log_dropped_total") > 20)
+            dropped = metric(edge, "edge_access_log_dropped_total")
+            size = (disk / "access.log").stat().st_size
+            filler.unlink()
+            wait_for("lines are written again", lambda: (disk / "access.log").stat().st_size > size)
+            answers = asking.answers()
+            wait_for("requests go on", lambda: asking.answers() > answers + 20)
+        lines = (disk / "access.log").read_text().splitlines()
+        torn = [text for text in lines if text.count(HOST) != 1]
+        here.demand(len(torn) <= 1, f"{len(torn)} torn lines: {torn[:2]}")
+        line.clients = "nothing"
+        line.operator = f"edge_access_log_dropped_total {dropped:.0f}, then whole lines again"
+        return line
+
+
+def state_disk_full(folder: Path, loop: str) -> Line:
+    """The state folder's disk is full while objects change, and the controller is killed."""
+    folder.chmod(0o755)
+    with (
+        small_disk(folder / "disk", 256) as disk,
+        scene("state disk full", folder, loop, state_dir=disk) as here,
+    ):
+        edge, line = here.edge, here.line
+        with here.asking():
+            filler = fill(disk)
+            here.publish("b")
+            wait_for("b is served", lambda: edge.served("b.example") == 200)
+            wait_for("it is said", lambda: "No space left" in edge.lines())
+            said = next(text for text in edge.lines().splitlines() if "No space left" in text)
+            old = edge.pid("edge-controller")
+            os.kill(old, 9)
+            here.publish("c")
+            wait_for("c is served", lambda: edge.served("c.example") == 200)
+            filler.unlink()
+            here.publish("d")
+            wait_for("d is served", lambda: edge.served("d.example") == 200)
+        here.demand(edge.admin_json("/diagnostics")["publish_error"] == "", "a publish error is left")
+        line.clients = "nothing; changes are served"
+        line.operator = said
+        return line
+
+
+def descriptors_used_up(folder: Path, loop: str) -> Line:
+    """The data plane may open no more descriptors; kept connections go on, new ones wait or are refused."""
+    with scene("descriptor limit", folder, loop, workers=1) as here, contextlib.ExitStack() as stack:
+        edge, line = here.edge, here.line
+        pid = edge.pid("edge-data")
+        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        with here.asking(fresh=False) as asking:
+            wait_for("a kept connection is there", lambda: asking.answers() > 5)
+            used = max(int(name) for name in os.listdir(f"/proc/{pid}/fd"))
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + SPARE_DESCRIPTORS, before[1]))
+            for _ in range(4 * SPARE_DESCRIPTORS):
+                holding = socket.create_connection((edge.address, edge.port), 5)
+                stack.callback(holding.close)
+                holding.sendall(b"GET / HTTP/1.1\r\n")  # and no more: it holds what it has
+            wait_for("refusals are counted", lambda: metric(edge, "edge_accept_errors_total") > 0)
+            errors = metric(edge, "edge_accept_errors_total")
+            began, used_s = time.monotonic(), processor_time(pid)
+            answers = asking.answers()
+            wait_for("kept connections go on", lambda: asking.answers() > answers + 100)
+            busy = (processor_time(pid) - used_s) / (time.monotonic() - began)
+            more = metric(edge, "edge_accept_errors_total") - errors
+            here.demand(busy < 0.5, f"the data plane spins: {busy:.0%} of a CPU, {more:.0f} refusals more")
+            stack.close()
+            wait_for("new connections are served again", lambda: edge.served(HOST) == 200)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        here.demand(edge.pid("edge-data") == pid, "the data plane was replaced")
+        line.clients = "kept connections: nothing; new ones wait until there is room"
+        line.operator = f"edge_accept_errors_total {errors:.0f}; {busy:.0%} of a CPU meanwhile"
+        return line
+
+
+def memory_used_up(folder: Path, loop: str) -> Line:
+    """The data plane may have 256 MB; slow readers want more than that."""
+    with scene("memory limit 256 MB", folder, loop, workers=1) as here, contextlib.ExitStack() as stack:
+        edge, line = here.edge, here.line
+        pid = edge.pid("edge-data")
+        resource.prlimit(pid, resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
+        with here.asking(fresh=False):
+            opened = 0
+            for _ in range(MEMORY_BYTES // (64 << 10)):  # 128 KiB each at most, of which half is the kernel's
+                try:
+                    reader = Client(edge.address, edge.port, timeout=5)
+                    stack.callback(reader.close)
+                    reader.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                    reader.send_request(HOST, f"/bytes?n={DOWNLOAD_BYTES}")
+                    opened += 1
+                except (OSError, Closed):
+                    break
+            size = resident_peak(pid)
+            stack.close()
+            wait_for("new connections are served", lambda: edge.served(HOST) == 200)
+        here.demand(processes.command_name(pid) == "edge-data", "the data plane died")
+        here.demand(size <= MEMORY_BYTES, f"it took {size >> 20} MiB")
+        line.clients = f"{opened} slow downloads of 4 MiB at once; others: nothing"
+        line.operator = f"the data plane had {size >> 20} MiB at most"
+        return line
+
+
+def resident_peak(pid: int) -> int:
+    """Return the peak of a process's resident memory. Units: bytes."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(text.partition("VmHWM:")[2].split()[0]) << 10
+
+
+def log_pipe_blocked(folder: Path, loop: str) -> Line:
+    """The access log is a pipe whose reader sleeps, and wakes up."""
+    fifo = folder / "log.fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with scene("log pipe blocked", folder, loop, access_log=fifo) as here:
+            edge, line = here.edge, here.line
+            with here.asking() as asking, Client(edge.address, edge.port) as client:
+
+                def dropped() -> bool:
+                    for _ in range(50):
+                        assert client.ask(HOST, LONG_PATH).status == 200
+                    return metric(edge, "edge_access_log_dropped_total") > 20
+
+                wait_for("lines are dropped", dropped)
+                lost = metric(edge, "edge_access_log_dropped_total")
+                data = read_until_quiet(reader)
+                asked = asking.answers()
+                wait_for("requests go on", lambda: asking.answers() > asked + 20)
+                data += wait_for("lines come again", lambda: read_until_quiet(reader))
+            torn = [text for text in data.decode().splitlines()[:-1] if text.count(HOST) != 1]
+            here.demand(not torn, f"{len(torn)} torn lines: {torn[:2]}")
+            line.clients = "nothing"
+            line.operator = f"edge_access_log_dropped_total {lost:.0f}, then whole lines again"
+            return line
+    finally:
+        os.close(reader)
+
+
+def read_until_quiet(reader: int) -> bytes:
+    """Read a pipe until nothing has come for a moment."""
+    data = b""
+    while select.select([reader], [], [], 0.1)[0]:
+        try:
+            part = os.read(reader, 1 << 16)
+        except BlockingIOError:
+            break
+        if not part:
+            break
+        data += part
+    return data
+
+
+def admin_port_taken(folder: Path, loop: str) -> Line:
+    """Somebody else has the admin port: one line, exit status 2, and the instance that runs goes on."""
+    with scene("admin port taken", folder, loop) as here:
+        with here.asking():
+            second = Running(folder, here.config)
+            second.options["admin"] = here.edge.options["admin"]
+            status, said = second.refusal()
+        here.demand(status == 2, f"exit status {status}")
+        here.demand(len(said.splitlines()) == 1 and "--admin" in said, f"it said {said!r}")
+        here.line.clients = "nothing"
+        here.line.operator = said.strip()
+        return here.line
+
+
+def cpu_taken_away(folder: Path, loop: str) -> Line:
+    """All threads of all our processes have one CPU left, then all again."""
+    with scene("one CPU taken away", folder, loop) as here:
+        whole = os.sched_getaffinity(0)
+        edge = here.edge
+        ours = [pid for pid in processes.descendants(edge.process.pid)]
+        with here.asking() as asking:
+            for cpus in ({min(whole)}, whole):
+                for pid in ours:
+                    processes.place(pid, cpus)
+                answers = asking.answers()
+                wait_for("requests go on", lambda answers=answers: asking.answers() > answers + 100)
+            here.publish("b")
+            wait_for("b is served", lambda: edge.served("b.example") == 200)
+        here.demand(edge.holder()["watchdog_kills"] == "0", "the watchdog killed something")
+        here.line.clients = "nothing"
+        here.line.operator = "nothing"
+        return here.line
+
+
+def bpffs_missing(folder: Path, loop: str) -> Line:
+    """There is no BPF file system, and we may not mount one: served without XDP, and it is said."""
+
+    class Bare(Running):
+        def command(self) -> list[str]:
+            inside = 'umount --lazy /sys/fs/bpf; exec setpriv --bounding-set=-sys_admin "$@"'
+            return ["unshare", "--mount", "sh", "-c", inside, "sh", *super().command()]
+
+        def close(self) -> None:
+            self.options["xdp"] = "off"  # there is nothing to detach
+            super().close()
+
+    with scene("bpffs not mounted", folder, loop, Bare, xdp="auto", interface=["lo"]) as here:
+        edge = here.edge
+        with here.asking() as asking:
+            wait_for("requests go on", lambda: asking.answers() > 100)
+        said = [text for text in edge.lines().splitlines() if "without XDP" in text or "BPF file" in text]
+        here.demand(said, f"nothing is said: {edge.lines()}")
+        here.demand(metric(edge, "edge_xdp_attached") == 0, "edge_xdp_attached is not 0")
+        here.line.clients = "nothing"
+        here.line.operator = "; ".join(said)
+        return here.line
+
+
+FAULTS: dict[str, Callable[[Path, str], Line]] = {
+    one.__name__: one
+    for one in (
+        log_disk_full, state_disk_full, descriptors_used_up, memory_used_up, log_pipe_blocked,
+        admin_port_taken, cpu_taken_away, bpffs_missing,
+    )
+}  # fmt: skip
