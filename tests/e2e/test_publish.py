@@ -23,6 +23,7 @@ PUBLISHES = 1000
 INTERVAL_S = 0.05
 HELD, HELD_S = 50, 60
 RATE, CONNECTIONS = 500, 32
+PATIENT = {"nginx.ingress.kubernetes.io/proxy-read-timeout": "120"}
 MIB = 1 << 20
 LOOPS = ["uring", "epoll"] if os.environ.get("EDGE_LONG") else ["auto"]
 
@@ -34,7 +35,7 @@ def test_a_thousand_publishes_under_traffic(tmp_path: Path, loop: str) -> None:
     seconds = PUBLISHES * INTERVAL_S
     with pod("one") as one, pod("two") as two, pod("slow") as slow:
         write(config, "fixed.yaml", service("web"), service("slow"), endpoints("slow", slow),
-              ingress("slow", [("slow.example.com", "/", "slow")]))  # fmt: skip
+              ingress("slow", [("slow.example.com", "/", "slow")], **PATIENT))  # fmt: skip
         write(config, "slice.yaml", endpoints("web", one))
         write(config, "ingress.yaml", ingress("web", [(HOST, "/", "web")]))
         with Running(tmp_path, config, loop=loop) as edge:
@@ -47,6 +48,7 @@ def test_a_thousand_publishes_under_traffic(tmp_path: Path, loop: str) -> None:
             try:
                 delays, data_rss, late = run_publishes(edge, config, one, two)
                 output, _ = load.communicate(timeout=seconds + 60)
+                patches = edge.metrics()['edge_publishes_total{kind="patch"}']
             finally:
                 if load.poll() is None:
                     load.kill()
@@ -58,6 +60,8 @@ def test_a_thousand_publishes_under_traffic(tmp_path: Path, loop: str) -> None:
     assert answers == [200] * HELD
     assert result["requests"] >= 0.95 * RATE * (seconds + 4), result
     assert not result["errors"] + result["closed"] + result["unanswered"], result
+    assert patches >= PUBLISHES / 2, f"{patches:.0f} of {PUBLISHES} publishes were patches"
+    assert late < INTERVAL_S * PUBLISHES / 50, f"the last publish was {late:.1f} s behind its time"
     delays.sort()
     assert delays[-1] < 2, f"slowest publish took {delays[-1]:.3f} s"
     assert delays[len(delays) // 2] < 0.1, f"median publish took {delays[len(delays) // 2]:.3f} s"
