@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Any, Generic, TypeVar
 
 from edge.dataplane import fragments
@@ -40,14 +41,34 @@ class _Cache(Generic[Key]):
             del self._kept[key]
 
 
+class _Row(Generic[Key]):
+    """The fragments of a row of objects. An unchanged one is the same object in the next row (compile.py)."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[bytes, ...]] = {}  # by id of what stands in _row, which keeps it alive
+        self._row: tuple[Key, ...] = ()
+
+    def of(self, row: tuple[Key, ...], encode: Callable[[Key], tuple[bytes, ...]]) -> Iterator[bytes]:
+        if row is not self._row:
+            kept = self._kept
+            ids = list(map(id, row))
+            fresh = set(ids) - kept.keys()
+            for one in row if fresh else ():
+                if id(one) in fresh:
+                    kept[id(one)] = encode(one)
+            self._kept = kept if len(kept) == len(row) else {number: kept[number] for number in ids}
+            self._row = row
+        return chain.from_iterable(map(self._kept.__getitem__, map(id, row)))
+
+
 class Tables:
     """Encodes snapshots, remembering the fragments of the last one."""
 
     def __init__(self) -> None:
         self._listeners: _Cache[int] = _Cache()
-        self._routes: _Cache[int] = _Cache()
-        self._upstreams: _Cache[int] = _Cache()
-        self._endpoints: _Cache[int] = _Cache()
+        self._routes: _Row[PlacedRoute] = _Row()
+        self._upstreams: _Row[PlacedUpstream] = _Row()
+        self._slots: dict[UpstreamKey, int] = {}
         self._certificates: _Cache[bytes] = _Cache()
 
     def full(self, snapshot: Snapshot) -> bytes:
@@ -61,10 +82,6 @@ class Tables:
             endpoints_digest=snapshot.endpoints_digest,
         )
         image = build_image(b"".join(self._fragments(snapshot)), options)
-        self._routes.keep_only(placed.slot.index for placed in snapshot.routes)
-        slots = [placed.slot.index for placed in snapshot.upstreams.values()]
-        self._upstreams.keep_only(slots)
-        self._endpoints.keep_only(slots)
         self._certificates.keep_only(certificate.digest for certificate in snapshot.certificates)
         return image
 
@@ -91,10 +108,12 @@ class Tables:
     def _fragments(self, snapshot: Snapshot) -> Iterator[bytes]:
         for listener in snapshot.listeners:
             yield self._listener(listener)
-        for placed in snapshot.upstreams.values():
-            yield from self._upstream(placed)
-        for route in snapshot.routes:
-            yield self._route(route, snapshot.upstreams)
+        slots = {key: placed.slot.index for key, placed in snapshot.upstreams.items()}
+        if any(slots.get(key, slot) != slot for key, slot in self._slots.items()):
+            self._routes = _Row()  # slots were lost: routes name them
+        self._slots = slots
+        yield from self._upstreams.of(tuple(snapshot.upstreams.values()), self._upstream)
+        yield from self._routes.of(snapshot.routes, lambda placed: self._route(placed, snapshot))
         for certificate in snapshot.certificates:
             yield self._certificate(certificate)
 
@@ -102,18 +121,14 @@ class Tables:
         return self._listeners.get(placed.slot.index, placed, lambda: fragments.listener_fragment(placed))
 
     def _upstream(self, placed: PlacedUpstream) -> tuple[bytes, bytes]:
-        index = placed.slot.index
-        subject = (placed.slot, placed.upstream)
         return (
-            self._upstreams.get(index, subject, lambda: fragments.upstream_fragment(*subject)),
-            self._endpoints.get(index, placed.endpoints, lambda: fragments.endpoints_fragment(placed)),
+            fragments.upstream_fragment(placed.slot, placed.upstream),
+            fragments.endpoints_fragment(placed),
         )
 
-    def _route(self, placed: PlacedRoute, upstreams: dict[UpstreamKey, PlacedUpstream]) -> bytes:
-        slots = [upstreams[key].slot.index for key, _ in placed.route.references]
-        return self._routes.get(
-            placed.slot.index, (placed, slots), lambda: fragments.route_fragment(placed, slots)
-        )
+    def _route(self, placed: PlacedRoute, snapshot: Snapshot) -> tuple[bytes]:
+        slots = [snapshot.upstreams[key].slot.index for key, _ in placed.route.references]
+        return (fragments.route_fragment(placed, slots),)
 
     def _certificate(self, certificate: Certificate) -> bytes:
         return self._certificates.get(

@@ -146,6 +146,7 @@ class ModelBuilder:
             certificates=self._names.certificates(),
             policies=self._policies,
             diagnostics=self._ledger.sorted(),
+            step=self._routes.step,
         )
 
     def _refuse(self, refused: Iterable[Diagnostic]) -> set[Key]:

@@ -1,40 +1,49 @@
 """A sorted collection that is changed a little and read as a whole.
 
-Used by the model for its routes, certificates and findings. One change costs a search and the moving of
-pointers; many at once cost one sort. Keys are unique.
+Used by the model and the snapshot for routes, certificates and findings. One change costs a search and the
+moving of pointers; many at once cost one sort. Keys are unique.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 V = TypeVar("V")
 _FEW = 64  # changes that are put in one by one; more are sorted in
 
 
+@dataclass(frozen=True, slots=True)
+class Step(Generic[V]):
+    """How a row came from the row before it."""
+
+    before: tuple[V, ...]
+    removed: tuple[V, ...]
+    added: tuple[V, ...]
+
+
 class Ordered(Generic[V]):
-    """Values by their sorting key."""
+    """Values by their sorting key. ``step``: from the last row but one that `values` gave to the last."""
 
     def __init__(self) -> None:
         self._values: dict[Any, V] = {}
         self._changed: set[Any] = set()  # keys that _keys and _row do not tell of yet
         self._keys: list[Any] = []
         self._row: list[V] = []
-        self._tuple: tuple[V, ...] | None = ()
+        self._tuple: tuple[V, ...] = ()
+        self.step: Step[V] | None = None
 
     def put(self, key: Any, value: V) -> None:
         """Set the value of a key."""
         if self._values.get(key) is not value:
             self._values[key] = value
             self._changed.add(key)
-            self._tuple = None
 
     def remove(self, key: Any) -> None:
         """Take a key out; nothing happens when it is not there."""
         if self._values.pop(key, None) is not None:
             self._changed.add(key)
-            self._tuple = None
 
     def get(self, key: Any) -> V | None:
         """Return the value of a key."""
@@ -42,28 +51,35 @@ class Ordered(Generic[V]):
 
     def values(self) -> tuple[V, ...]:
         """Shape: all values in the order of their keys; the same tuple until something changes."""
-        if self._tuple is None:
-            self._settle()
+        if self._changed:
+            self.step = self._settle()
             self._tuple = tuple(self._row)
+            self._changed.clear()
         return self._tuple
 
-    def _settle(self) -> None:
+    def _settle(self) -> Step[V] | None:
+        """Shape: None where so much changed that nobody should follow it one by one."""
         if len(self._changed) > _FEW:
             self._keys = sorted(self._values)
             self._row = [self._values[key] for key in self._keys]
-        else:
-            for key in self._changed:
-                place = bisect_left(self._keys, key)
-                there = place < len(self._keys) and self._keys[place] == key
-                if key not in self._values:
-                    if there:
-                        del self._keys[place], self._row[place]
-                elif there:
-                    self._row[place] = self._values[key]
-                else:
-                    self._keys.insert(place, key)
-                    self._row.insert(place, self._values[key])
-        self._changed.clear()
+            return None
+        removed, added = [], []
+        for key in self._changed:
+            place = bisect_left(self._keys, key)
+            there = place < len(self._keys) and self._keys[place] == key
+            if there:
+                removed.append(self._row[place])
+            if key not in self._values:
+                if there:
+                    del self._keys[place], self._row[place]
+                continue
+            added.append(self._values[key])
+            if there:
+                self._row[place] = self._values[key]
+            else:
+                self._keys.insert(place, key)
+                self._row.insert(place, self._values[key])
+        return Step(self._tuple, tuple(removed), tuple(added))
 
     def __len__(self) -> int:
         return len(self._values)

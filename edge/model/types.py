@@ -6,11 +6,12 @@ Gateway API's and Envoy's (design page §10).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from edge.model.diagnostics import Diagnostic, ObjectRef
+from edge.model.ordered import Step
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -166,7 +167,8 @@ class Policy:
 class Model:
     """All objects, linked and judged.
 
-    Shape: routes ordered by precedence; ``endpoints`` has one entry for every upstream key.
+    Shape: routes ordered by precedence; ``endpoints`` has one entry for every upstream key. ``step``: how the
+    routes came from those of an earlier Model, where that is known.
     """
 
     listeners: tuple[Listener, ...]
@@ -176,3 +178,4 @@ class Model:
     certificates: tuple[Certificate, ...]
     policies: tuple[Policy, ...]
     diagnostics: tuple[Diagnostic, ...]
+    step: Step[Route] | None = field(default=None, compare=False, repr=False)

@@ -11,18 +11,19 @@
     slots.release(served)                                 # once all readers serve version >= served
     text = slots.to_json()                                # write to the state folder before prepare
 
-What changed is found by identity: the model hands an unchanged route, upstream, endpoints tuple on as the
-same object, so 20,000 unchanged routes cost a millisecond, and an equal but new object costs its own work.
+What changed is found by the model's own account of it (`Model.step`), or where that is of another model by
+identity: an unchanged route, upstream or endpoints tuple is handed on as the same object.
 Listener i of the model has slot i, generation 1: the order of the options.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from edge.model.diagnostics import Diagnostic, ObjectRef
-from edge.model.precedence import precedence
+from edge.model.ordered import Ordered
+from edge.model.precedence import order, precedence
 from edge.model.types import Endpoint, Model, Route, Upstream, UpstreamKey
 from edge.snapshot import digests
 from edge.snapshot.slots import LISTENER_SLOTS, SlotTables, route_words, upstream_words
@@ -61,7 +62,7 @@ class SnapshotCompiler:
         self._route_digests: dict[int, int] = {}
         self._routes_sum = 0
         self._row: tuple[Route, ...] = ()
-        self._placed_row: tuple[PlacedRoute, ...] = ()
+        self._placed: Ordered[PlacedRoute] = Ordered()
         self._upstreams: dict[UpstreamKey, PlacedUpstream] = {}
         self._shares: dict[UpstreamKey, tuple[int, int]] = {}  # digests of upstream and endpoints
         self._upstreams_sum = self._endpoints_sum = 0
@@ -94,7 +95,7 @@ class SnapshotCompiler:
         ):
             moved = self._place_upstreams(model, version)
         if retry or moved or not self._started or model.routes is not self._row:
-            self._place_routes(model.routes, version, moved)
+            self._place_routes(model, version, retry or moved)
         self._started = True
         for route in model.routes if self._over else ():
             if id(route) in self._over:
@@ -114,7 +115,7 @@ class SnapshotCompiler:
             routes_digest=digests.total((routes_sum,)),
             endpoints_digest=digests.total((self._endpoints_sum,)),
             listeners=tuple(listeners),
-            routes=self._placed_row,
+            routes=self._placed.values(),
             upstreams=self._upstreams,
             certificates=model.certificates,
             policies=model.policies,
@@ -175,15 +176,25 @@ class SnapshotCompiler:
 
     # ---- routes ----------------------------------------------------------------------------
 
-    def _place_routes(self, routes: tuple[Route, ...], version: int, moved: bool) -> None:
-        wanted = set(map(id, routes))
-        gone = [self._routes.pop(number) for number in self._routes.keys() - wanted]
-        if moved:
-            gone += [placed for placed in self._routes.values() if not self._leads_somewhere(placed.route)]
+    def _place_routes(self, model: Model, version: int, look_at_all: bool) -> None:
+        step = model.step
+        if step is not None and step.before is self._row and not look_at_all:
+            gone = [placed for route in step.removed if (placed := self._routes.get(id(route)))]
+            fresh: Sequence[Route] = step.added
+        else:
+            wanted = set(map(id, model.routes))
+            gone = [placed for number, placed in self._routes.items() if number not in wanted]
+            gone += [
+                placed
+                for number, placed in self._routes.items()
+                if number in wanted and not self._leads_somewhere(placed.route)
+            ]
+            left = self._routes.keys() - {id(placed.route) for placed in gone}
+            fresh = [route for route in model.routes if id(route) not in left]
         for placed in gone:
+            del self._routes[id(placed.route)]
             self._routes_sum -= self._route_digests.pop(id(placed.route))
-            self._routes.pop(id(placed.route), None)
-        fresh = [route for route in routes if id(route) not in self._routes]
+            self._placed.remove(order(placed.route))
         nowhere = {id(route) for route in fresh if not self._leads_somewhere(route)}
         slots = self._slots.routes.change(
             None if not self._started else [route_words(placed.route.key) for placed in gone],
@@ -196,11 +207,11 @@ class SnapshotCompiler:
             if slot is None or id(route) in nowhere:
                 self._over.add(id(route))
                 continue
-            self._routes[id(route)] = PlacedRoute(slot, precedence(route), route)
+            placed = self._routes[id(route)] = PlacedRoute(slot, precedence(route), route)
+            self._placed.put(order(route), placed)
             digest = self._route_digests[id(route)] = digests.route_digest(route)
             self._routes_sum += digest
-        self._row = routes
-        self._placed_row = tuple(filter(None, map(self._routes.get, map(id, routes))))
+        self._row = model.routes
 
     def _leads_somewhere(self, route: Route) -> bool:
         return all(key in self._upstreams for key, _ in route.references)

@@ -32,7 +32,9 @@ class SlotTable:
         self._used: dict[tuple[str, ...], Slot] = {}
         self._retired: dict[tuple[str, ...], tuple[Slot, int]] = {}  # version that dropped it
         self._generations: list[int] = []  # of the newest holder, by index
+        self._reused: dict[int, int] = {}  # those of _generations that are not 1
         self._rows: dict[tuple[str, ...], str] = {}  # of _used, as to_json writes them
+        self._unwritten: list[tuple[str, ...]] = []  # keys without a row
         self._free: list[int] = []  # a heap: the lowest index first keeps the counters dense
 
     def place(self, keys: Iterable[tuple[str, ...]], version: int) -> dict[tuple[str, ...], Slot]:
@@ -62,8 +64,11 @@ class SlotTable:
         for key in wanted:
             slot = self._used.get(key) or self._revive(key) or self._allocate()
             if slot is not None:
-                self.changes += key not in self._used
-                self._used[key] = result[key] = slot
+                if key not in self._used:
+                    self.changes += 1
+                    self._used[key] = slot
+                    self._unwritten.append(key)
+                result[key] = slot
         return result
 
     def release(self, version: int) -> None:
@@ -82,6 +87,7 @@ class SlotTable:
         if self._free:
             index = heapq.heappop(self._free)
             self._generations[index] += 1
+            self._reused[index] = self._generations[index]
         elif len(self._generations) < self.limit:
             index = len(self._generations)
             self._generations.append(1)
@@ -91,20 +97,35 @@ class SlotTable:
 
     def to_json(self) -> str:
         """Shape: what `from_plain` takes, as text. Retired slots are written as such."""
-        for key, slot in self._used.items():
-            if key not in self._rows:
+        for key in self._unwritten:
+            slot = self._used.get(key)
+            if slot is not None:
                 self._rows[key] = json.dumps([key, slot.index], separators=(",", ":"))
-        retired = [[key, slot.index, dropped] for key, (slot, dropped) in sorted(self._retired.items())]
-        rest = json.dumps({"retired": retired, "generations": self._generations}, separators=(",", ":"))
+        self._unwritten.clear()
+        rest = json.dumps(
+            {
+                "retired": [
+                    [key, slot.index, dropped] for key, (slot, dropped) in sorted(self._retired.items())
+                ],
+                "count": len(self._generations),
+                "reused": sorted(self._reused.items()),
+            },
+            separators=(",", ":"),
+        )
         return f'{{"used":[{",".join(self._rows.values())}],{rest[1:]}'
 
     @classmethod
     def from_plain(cls, limit: int, plain: Any) -> SlotTable:
         """Errors: KeyError, TypeError, ValueError for what `to_json` cannot have written."""
         table = cls(limit)
-        table._generations = [int(generation) for generation in plain["generations"]]
-        if len(table._generations) > limit or any(not 0 < number < 2**32 for number in table._generations):
-            raise ValueError("generations out of range")
+        count = int(plain["count"])
+        if not 0 <= count <= limit:
+            raise ValueError("count out of range")
+        table._generations = [1] * count
+        for index, generation in plain["reused"]:
+            if not 0 <= int(index) < count or not 1 < int(generation) < 2**32:
+                raise ValueError("generations out of range")
+            table._generations[int(index)] = table._reused[int(index)] = int(generation)
         taken: set[int] = set()
 
         def take(index: Any) -> Slot:
@@ -114,7 +135,9 @@ class SlotTable:
             return Slot(index, table._generations[index])
 
         for words, index in plain["used"]:
-            table._used[tuple(map(str, words))] = take(index)
+            key = tuple(map(str, words))
+            table._used[key] = take(index)
+            table._unwritten.append(key)
         for words, index, dropped in plain["retired"]:
             table._retired[tuple(map(str, words))] = (take(index), int(dropped))
         table._free = [index for index in range(len(table._generations)) if index not in taken]
@@ -146,7 +169,7 @@ class SlotTables:
 
     def to_json(self) -> str:
         """Shape: the text of the state file."""
-        head = f'{{"format":1,"versions_below":{self.versions_below}'
+        head = f'{{"format":2,"versions_below":{self.versions_below}'
         return f'{head},"routes":{self.routes.to_json()},"upstreams":{self.upstreams.to_json()}}}'
 
     @classmethod
@@ -158,7 +181,7 @@ class SlotTables:
         tables = cls()
         try:
             plain = json.loads(text)
-            if plain["format"] != 1:
+            if plain["format"] != 2:
                 raise ValueError(f"unknown format {plain['format']!r}")
             below = plain["versions_below"]
             if not isinstance(below, int) or not 0 < below < 2**63:

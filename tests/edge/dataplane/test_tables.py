@@ -105,8 +105,9 @@ def test_only_what_changed_is_encoded_again(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(tables.fragments, "route_fragment", counting)
     kept = Tables()
-    kept.full(snapshot(1, "10.0.0.1"))
-    kept.full(snapshot(2, "10.0.0.1", routes=(route(0, "a.example"), route(1, ".example", "/new"))))
+    first = snapshot(1, "10.0.0.1")
+    kept.full(first)
+    kept.full(snapshot(2, "10.0.0.1", routes=(first.routes[0], route(1, ".example", "/new"))))
     assert encoded == [0, 1, 1]
 
 
