@@ -17,6 +17,7 @@ import yaml
 FILE_BYTES_MAX = 10 << 20
 DEPTH_MAX = 64  # a CRD's schema, the deepest thing in practice, stays under 40
 NODES_MAX = 2_000_000  # after expanding aliases: ten times what 10 MB of real objects hold
+TEXT_SHARE = 32  # bytes of text that count as one value more
 _SUSPICIOUS_PREFIX = 2 * DEPTH_MAX
 
 
@@ -126,7 +127,7 @@ def _measure(document: Any) -> None:
 
     def walk(node: Any, depth: int) -> tuple[int, int]:
         if not isinstance(node, dict | list | set | tuple):
-            return 1, 0
+            return 1 + (len(node) // TEXT_SHARE if isinstance(node, str | bytes) else 0), 0
         values, levels = known.get(id(node), (-1, 0))
         if values == 0:
             raise DocumentError("has an alias that contains itself")
