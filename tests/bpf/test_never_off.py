@@ -1,0 +1,113 @@
+"""XDP filtering is never off: a denied source sends all the time, through every death and every upgrade.
+
+Not one packet of it may reach the node's stack, each one must be counted as denied, counters add up and
+never go back. Real processes in namespaces; after a reboot, where pins are gone too, the sockets must not
+be open before packets are judged. EDGE_LONG repeats every step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.bpf.witness import Witness, wait_quiet
+from tests.e2e.lab import ADDRESS, wait_for
+from tests.e2e.survival import actions
+from tests.e2e.survival.stage import Stage
+from tests.e2e.survival.traffic import DENIED, DENIED_ROLE, PORT
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+
+LONG = bool(os.environ.get("EDGE_LONG"))
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    with Stage(tmp_path, "auto") as stage:
+        yield stage
+
+
+class Counters:
+    """XDP's counters as /xdp shows them, compared with the time before at each look."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self.last: dict[str, int] = {}
+
+    def look(self) -> dict[str, int]:
+        shown = wait_for("/xdp", lambda: self._stage.edge.admin_json("/xdp").get("counters"), 10)
+        page = {name: pair["packets"] for name, pair in shown.items()}
+        for name, value in self.last.items():
+            assert page.get(name, 0) >= value, f"{name} went back from {value} to {page.get(name)}"
+        self.last = page
+        return page
+
+    def at_rest(self) -> dict[str, int]:
+        """A page on which packets add up; other traffic of the node goes on, so some pages are in between."""
+
+        def adds_up() -> dict[str, int] | None:
+            page = self.look()
+            ends = sum(value for name, value in page.items() if name != "offered")
+            return page if page["offered"] == ends else None
+
+        found: dict[str, int] = wait_for("offered = passed + dropped + transmitted", adds_up, 5)
+        return found
+
+
+def another_object(stage: Stage, *maps: str) -> None:
+    """Put a packet program with other maps where the next controller finds it."""
+    (path,) = stage.edge.state.glob("xdp_edge-*.json")
+    found: dict[str, Any] = json.loads(path.read_text())
+    for name in maps:
+        found["maps"][name]["entries"] += 1
+    path.write_text(json.dumps(found))
+
+
+def committed_over(stage: Stage, maps: str) -> bool:
+    """Tell whether this controller runs over such maps, and has published."""
+    edge = stage.edge
+    return edge.admin_json("/xdp").get("maps") == maps and bool(edge.admin_json("/snapshot").get("routes"))
+
+
+def upgraded(*maps: str) -> Callable[[Stage, int], None]:
+    def run(stage: Stage, number: int) -> None:
+        another_object(stage, *maps)
+        actions.kill_controller(stage, number)
+        wait_for("it has moved", lambda: committed_over(stage, "new" if maps else "reopened"), 10)
+        wait_for("one place", lambda: len(list(stage.edge.pins.glob("maps/*"))) == 1, 10)
+
+    return run
+
+
+STEPS: dict[str, Callable[[Stage, int], object]] = {
+    "controller killed": actions.kill_controller,
+    "data plane killed": actions.kill_data_plane,
+    "holder killed": actions.kill_holder,
+    "same shape": upgraded(),
+    "other VIPs": upgraded("edge_vips"),
+    "other counters": upgraded("edge_counts", "edge_buckets"),
+    "stop and start": actions.stop_and_start,
+}
+
+
+def test_a_denied_source_never_gets_through(stage: Stage) -> None:
+    counters = Counters(stage)
+    counters.at_rest()
+    with Witness(stage.lab, DENIED_ROLE, DENIED, ADDRESS, PORT) as witness:
+        denied_before = counters.look()["drop_denied"]
+        for number in range(4 if LONG else 1):
+            for name, step in STEPS.items():
+                step(stage, number)
+                counters.look()
+                seen = witness.seen
+                assert seen.passed == 0, f"{name}: {seen.passed} of {seen.sent} packets came through"
+        with witness.resting():
+            seen = wait_quiet(witness)
+            page = counters.at_rest()
+        assert seen.sent > 500
+        assert page["drop_denied"] - denied_before == seen.sent, (page, seen)
