@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from edge.controller.log import moment
 from edge.controller.view import View
 from edge.model.diagnostics import Diagnostic
 
@@ -24,6 +25,7 @@ def snapshot(view: View) -> dict[str, Any]:
             "workers": state.workers,
             "restarts": state.restarts,
         },
+        "counts": dict(state.counts),
     }
     running = view.snapshot
     if running is None:
@@ -103,10 +105,22 @@ def diagnostic(found: Diagnostic) -> dict[str, str]:
 
 
 def diagnostics(view: View) -> dict[str, Any]:
-    """Shape: all diagnostics of now, and the last publish that failed."""
+    """Shape: all diagnostics of now, the last publish that failed, the state on disk, the last events."""
+    keeper = view.keeper
     return {
         "diagnostics": [diagnostic(found) for found in view.findings],
         "publish_error": view.publish_error,
+        "source": {"lost_since": view.lost_since and moment(view.lost_since)},
+        "state": {
+            "written": moment(keeper.written) if keeper.written else None,
+            "age_s": round(keeper.age_s, 3) if keeper.written else None,
+            "version": keeper.version,
+            "current": keeper.current,
+            "error": keeper.error,
+        },
+        "events": [
+            {"at": moment(event.at), "kind": event.kind, "text": event.text} for event in view.state.events
+        ],
     }
 
 

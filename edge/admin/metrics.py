@@ -28,6 +28,12 @@ _LANES = {  # field of the lane: name, type, help
     "memory_errors": ("edge_memory_errors_total", "counter", "Exchanges and connections: no memory."),
     "tunnels": ("edge_tunnels_open", "gauge", "Connections that became tunnels."),
 }
+_COUNTS = {  # what the holder counts over the life of an instance
+    "handovers": ("edge_handovers_total", "Holders that took over from a living one."),
+    "adoptions": ("edge_adoptions_total", "Holders that adopted what a dead one left."),
+    "upgrades": ("edge_upgrades_total", "Parts that were replaced by another version."),
+    "watchdog_kills": ("edge_watchdog_kills_total", "Data planes that were killed as they stood still."),
+}
 _UPSTREAM = {
     "requests": ("edge_upstream_requests_total", "counter", "Requests sent to an upstream."),
     "in_flight": ("edge_upstream_in_flight", "gauge", "Requests open at an upstream."),
@@ -84,6 +90,7 @@ def render(view: View) -> str:
     _upstreams(page, view)
     _xdp(page, view)
     _controller(page, view)
+    _state(page, view)
     return page.text()
 
 
@@ -181,15 +188,18 @@ def _controller(page: Page, view: View) -> None:
         [({"state": "committed"}, state.committed), ({"state": "serving"}, state.serving)],
     )
     page.family("edge_data_plane_up", "gauge", "1 while a data plane runs.", [({}, int(state.up))])
+    counts = state.counts
     page.family(
         "edge_restarts_total",
         "counter",
         "Children that the holder started again.",
         [
-            ({"process": "data"}, state.restarts),
-            ({"process": "controller"}, state.controller_starts - 1),
+            ({"process": "data"}, max(state.restarts, counts["data_restarts"])),
+            ({"process": "controller"}, max(state.controller_starts - 1, counts["controller_restarts"])),
         ],
     )
+    for name, (metric, text) in _COUNTS.items():
+        page.family(metric, "counter", text, [({}, counts[name])])
     page.family(
         "edge_publishes_total",
         "counter",
@@ -204,4 +214,35 @@ def _controller(page: Page, view: View) -> None:
         "gauge",
         "What is wrong with objects now.",
         [({"severity": severity}, number) for severity, number in found.items()],
+    )
+
+
+def _state(page: Page, view: View) -> None:
+    keeper = view.keeper
+    page.family(
+        "edge_state_age_seconds",
+        "gauge",
+        "Since the last-known-good state was written.",
+        [({}, round(keeper.age_s, 3))] if keeper.written else [],
+    )
+    page.family(
+        "edge_state_current",
+        "gauge",
+        "1 while the last-known-good state on disk is what was accepted last.",
+        [({}, int(keeper.current))],
+    )
+    page.family(
+        "edge_state_version", "gauge", "The version of the last-known-good state.", [({}, keeper.version)]
+    )
+    page.family(
+        "edge_state_write_errors_total",
+        "counter",
+        "Writes of the last-known-good state that failed.",
+        [({}, keeper.errors)],
+    )
+    page.family(
+        "edge_source_lost_seconds",
+        "gauge",
+        "How long objects have been served whose source is away or empty; 0 while it is there.",
+        [({}, round(view.lost_s, 3))],
     )

@@ -5,6 +5,7 @@ Written by the controller's loop and publisher, read by edge/admin in the same t
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -40,7 +41,24 @@ class View:
     publishes: dict[str, int] = field(default_factory=lambda: {"full": 0, "patch": 0, "refused": 0})
     plane: XdpView | None = None
     xdp_reason: str = ""
-    lost_since: float | None = None  # the source; seconds since 1970
+    _lost_since: float | None = None
+    _lost_from: float = 0.0  # the same by the clock that never jumps
+
+    @property
+    def lost_since(self) -> float | None:
+        """Since when the source is lost, None: it is there. Units: seconds since 1970."""
+        return self._lost_since
+
+    @lost_since.setter
+    def lost_since(self, since: float | None) -> None:
+        if since != self._lost_since and since is not None:
+            self._lost_from = time.monotonic() - max(0.0, time.time() - since)
+        self._lost_since = since
+
+    @property
+    def lost_s(self) -> float:
+        """How long the source has been lost; 0 where it is not."""
+        return 0.0 if self.lost_since is None else time.monotonic() - self._lost_from
 
     @property
     def findings(self) -> tuple[Diagnostic, ...]:

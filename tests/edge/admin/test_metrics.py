@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -100,3 +101,21 @@ def test_packets_by_reason(view: View) -> None:
     view.plane = Plane()
     values = [value for name, value in samples(render(view)).items() if "drop_denied" in name]
     assert 2 in values
+
+
+def test_what_the_holder_counts_and_the_state(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = samples(render(view))
+    assert "edge_state_age_seconds" not in found and found["edge_state_current"] == 0
+    view.state.counts.update(data_restarts=3, handovers=1, adoptions=2, upgrades=4, watchdog_kills=5)
+    view.keeper.written, view.keeper.version, view.keeper.errors = 1000, 7, 2
+    view.lost_since = time.time() - 50
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 86_400)  # a clock that jumps
+    found = samples(render(view))
+    assert found['edge_restarts_total{process="data"}'] == 3
+    names = ("handovers", "adoptions", "upgrades", "watchdog_kills")
+    assert [found[f"edge_{name}_total"] for name in names] == [1, 2, 4, 5]
+    assert found["edge_state_version"] == 7 and found["edge_state_write_errors_total"] == 2
+    assert 50 <= found["edge_source_lost_seconds"] < 100
+    view.lost_since = None
+    assert samples(render(view))["edge_source_lost_seconds"] == 0

@@ -112,6 +112,20 @@ def test_a_client_that_leaves_is_no_error(view: View) -> None:
     assert b"200" not in talk(view, b"GET /met")
 
 
+def test_events_and_the_state(view: View) -> None:
+    view.state.note("restart", "the data plane ended", 60)
+    view.keeper.written, view.keeper.version, view.keeper.error = 3600, 7, "full"
+    view.lost_since = 0.5
+    found = json.loads(talk(view, get("/diagnostics")).partition(b"\r\n\r\n")[2])
+    assert found["events"] == [
+        {"at": "1970-01-01T00:01:00Z", "kind": "restart", "text": "the data plane ended"}
+    ]
+    assert found["source"] == {"lost_since": "1970-01-01T00:00:00Z"}
+    state = found["state"]
+    assert (state["written"], state["version"], state["error"]) == ("1970-01-01T01:00:00Z", 7, "full")
+    assert [one["reason"] for one in found["diagnostics"]] == ["NotWritten"]
+
+
 def test_diagnostics_and_xdp(view: View) -> None:
     view.diagnostics = (Diagnostic(ObjectRef("Ingress", "n", "a"), "spec.x", "Invalid", 'a "b"\n'),)
     view.publish_error = "later"
