@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.e2e.lab import wait_for
-from tests.e2e.survival.stage import Stage
+from tests.e2e.survival.stage import Stage, wait_end, watched
 from tests.e2e.survival.traffic import PORT, Event, connections_of_node
 
 ACCEPT_S = 0.05  # a connection opened this long before the list may have been accepted just after it
@@ -45,24 +44,6 @@ class Death:
         return event.port in self.ports or (not self.frozen and event.opened >= self.listed - ACCEPT_S)
 
 
-@contextlib.contextmanager
-def watched(pid: int) -> Iterator[int]:
-    """Yield a pidfd."""
-    descriptor = os.pidfd_open(pid)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def wait_end(pidfd: int, what: str, seconds: float = 15) -> float:
-    """Wait until a process has ended; return when that was seen."""
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    assert poll.poll(seconds * 1000), f"{what} has not ended within {seconds} s"
-    return time.monotonic()
-
-
 def stop_threads(pid: int) -> None:
     """Stop a process and wait until no thread of it runs."""
     os.kill(pid, signal.SIGSTOP)
@@ -83,6 +64,13 @@ class Outage:
 
     began: float
     ended: float
+
+
+@dataclass(slots=True, frozen=True)
+class Moved:
+    """An upgrade of the data plane: from `began` on, its tunnels have the grace period."""
+
+    began: float
 
 
 def kill_data_plane(stage: Stage, number: int) -> Death:
@@ -118,12 +106,16 @@ def kill_holder(stage: Stage, _number: int) -> None:
     """Kill the holder and start `edge run` again: it adopts the children."""
     edge = stage.edge
     before = edge.wait_well()
-    edge.process.send_signal(signal.SIGKILL)
-    edge.process.wait(10)
+    edge.end_holder(signal.SIGKILL)
     edge.start()
-    after = edge.wait_well()
+    same_children(before, edge.wait_well())
+
+
+def same_children(before: dict[str, str], after: dict[str, str]) -> None:
+    """Errors: AssertionError unless there is another holder with the same children."""
+    assert after["pid"] != before["pid"], "the holder is the same"
     for child in ("data_pid", "controller_pid"):
-        assert after[child] == before[child], f"{child} {before[child]} was not adopted: {after[child]}"
+        assert after[child] == before[child], f"{child} was {before[child]} and is {after[child]}"
 
 
 def take_over(stage: Stage, _number: int) -> None:
@@ -133,20 +125,68 @@ def take_over(stage: Stage, _number: int) -> None:
     old = edge.process
     edge.options["take_over"] = True
     try:
-        edge.start()
+        with watched(int(before["pid"])) as pidfd:
+            edge.start()
+            wait_end(pidfd, "the old holder", 20)
     finally:
         edge.options["take_over"] = None
-    assert old.wait(20) == 0, f"the old holder ended with {old.returncode}"
+    assert int(before["pid"]) != old.pid or old.wait(5) == 0, f"the old holder ended with {old.returncode}"
+    same_children(before, edge.wait_well())
+
+
+def upgrade_data_plane(stage: Stage, _number: int) -> Moved:
+    """Ask for another data plane; the old one drains, its tunnel has the grace period."""
+    edge = stage.edge
+    began = time.monotonic()
+    before = edge.wait_well()
+    edge.upgrade("data")
     after = edge.wait_well()
-    assert after["pid"] != before["pid"]
-    for child in ("data_pid", "controller_pid"):
-        assert after[child] == before[child], f"{child} {before[child]} was not taken over: {after[child]}"
+    assert after["data_pid"] != before["data_pid"], "the data plane is the same"
+    drained = float(str(edge.options["grace_period"])) + 10
+    wait_for("the old data plane has ended", lambda: only_one(stage, "edge-data"), drained)
+    return Moved(began)
+
+
+def only_one(stage: Stage, name: str) -> bool:
+    """Tell whether the node has one process of a name."""
+    return list(stage.edge.processes().values()).count(name) == 1
+
+
+def upgrade_controller(stage: Stage, _number: int) -> None:
+    """Ask for another controller, and with it the BPF programs."""
+    before = stage.edge.wait_well()
+    stage.edge.upgrade("controller")
+    after = stage.edge.wait_well()
+    assert after["controller_pid"] != before["controller_pid"], "the controller is the same"
+    assert after["data_pid"] == before["data_pid"], "the data plane is another one"
+
+
+def upgrade_holder(stage: Stage, _number: int) -> None:
+    """Ask for another holder: the old one starts it, and it takes over."""
+    before = stage.edge.wait_well()
+    with watched(int(before["pid"])) as pidfd:
+        stage.edge.upgrade("holder")
+        wait_end(pidfd, "the old holder")
+    same_children(before, stage.edge.wait_well())
+
+
+def upgrade_all(stage: Stage, _number: int) -> Moved:
+    """`edge upgrade`: holder, controller, data plane, in this order."""
+    edge = stage.edge
+    began = time.monotonic()
+    before = edge.wait_well()
+    done = edge.run_command("upgrade")
+    assert done.returncode == 0, f"edge upgrade: {done.stdout}{done.stderr}"
+    after = edge.wait_well()
+    for part in ("pid", "controller_pid", "data_pid"):
+        assert after[part] != before[part], f"{part} is the same: {done.stdout}"
+    wait_for("the old data plane has ended", lambda: only_one(stage, "edge-data"), 20)
+    return Moved(began)
 
 
 def stop_and_start(stage: Stage, _number: int) -> None:
     """SIGTERM, exit status 0, and `edge run` again."""
-    status = stage.edge.stop()
-    assert status == 0, f"edge run ended with {status}"
+    stage.edge.end_holder(signal.SIGTERM)
     stage.edge.start()
     stage.edge.wait_well()
 
@@ -154,8 +194,7 @@ def stop_and_start(stage: Stage, _number: int) -> None:
 def reboot(stage: Stage, _number: int) -> Outage:
     """Stop, lose pins, run directory and the folder of objects; start with the state directory alone."""
     edge = stage.edge
-    status = edge.stop()
-    assert status == 0, f"edge run ended with {status}"
+    edge.end_holder(signal.SIGTERM)
     began = time.monotonic()
     come_up_without_source(stage)
     return Outage(began, time.monotonic())
@@ -164,15 +203,16 @@ def reboot(stage: Stage, _number: int) -> Outage:
 def power_cut(stage: Stage, _number: int) -> tuple[Death, Outage]:
     """Kill everything at once, then as a reboot: what was inside is lost, nothing else."""
     edge = stage.edge
-    pids = sorted(edge.processes(), key=lambda pid: pid == edge.process.pid, reverse=True)
+    holder = edge.pid("edge-holder")
+    pids = sorted(edge.processes(), key=lambda pid: pid == holder, reverse=True)
     listed = time.monotonic()
     connections = connections_of_node(stage.lab)
     with contextlib.ExitStack() as stack:
         watches = [stack.enter_context(watched(pid)) for pid in pids]
         for watch in watches:
             signal.pidfd_send_signal(watch, signal.SIGKILL)
-        edge.process.wait(10)
         died = max(wait_end(watch, "a process") for watch in watches)
+    edge.process.poll()
     ports = frozenset(one.peer for one in connections if one.own == PORT)  # queues go with the sockets
     come_up_without_source(stage)
     return Death(listed, died, ports, False), Outage(listed, time.monotonic())
@@ -208,6 +248,10 @@ ACTIONS: dict[str, Action] = {
     "kill-controller": Action("kill -9 controller", kill_controller, 1.2),
     "kill-holder": Action("kill -9 holder, edge run", kill_holder),
     "take-over": Action("edge run --take-over", take_over),
+    "upgrade-data": Action("upgrade data plane", upgrade_data_plane, tunnel_ends=True),
+    "upgrade-controller": Action("upgrade controller", upgrade_controller, 1.2),
+    "upgrade-holder": Action("upgrade holder", upgrade_holder),
+    "upgrade-all": Action("edge upgrade", upgrade_all, tunnel_ends=True),
     "stop": Action("SIGTERM, edge run", stop_and_start, stops=True, fresh_memory=True),
     "reboot": Action("reboot without source", reboot, stops=True, fresh_memory=True),
     "power-cut": Action("kill -9 of all, reboot", power_cut, stops=True, fresh_memory=True, kills_data=True),

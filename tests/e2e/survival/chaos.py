@@ -13,10 +13,10 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from tests.e2e.survival.actions import ACTIONS, Action, Death, Outage
+from tests.e2e.survival.actions import ACTIONS, Action, Death, Moved, Outage
 from tests.e2e.survival.stage import Belongings, Stage
 from tests.e2e.survival.table import Line, as_json, render
 from tests.e2e.survival.traffic import Seen, Traffic
@@ -54,12 +54,12 @@ def run(stage: Stage, action: Action, times: int) -> Line:
     if belongings:
         line.left = belongings[0].change(belongings[-1])
         line.wrong += belongings[0].grown(belongings[-1])
-    judge(line, action, seen, notes)
+    judge(line, action, seen, notes, float(str(edge.options["grace_period"])))
     judge_counters(line, action, watch, seen)
     return line
 
 
-def judge(line: Line, action: Action, seen: Seen, notes: Iterable[object]) -> None:
+def judge(line: Line, action: Action, seen: Seen, notes: Sequence[object], grace_s: float) -> None:
     """Fill in what clients saw, and name what they should not have seen."""
     deaths = [note for note in notes if isinstance(note, Death)]
     outages = [note for note in notes if isinstance(note, Outage)]
@@ -68,6 +68,13 @@ def judge(line: Line, action: Action, seen: Seen, notes: Iterable[object]) -> No
     ended = [event for event in failed if event.kind == "tunnel" and event.what == "closed-within"]
     if action.stops or action.tunnel_ends:
         failed = [event for event in failed if event not in ended]
+    for note in notes if action.tunnel_ends else ():
+        early = [
+            event
+            for event in ended
+            if isinstance(note, Moved) and note.began < event.at < note.began + grace_s
+        ]
+        line.wrong += [f"before the grace period: {event.describe()}" for event in early]
     inside = [event for event in failed if any(death.held(event) for death in deaths)]
     outside = [event for event in failed if event not in inside]
     resets = [event for event in seen.events if event.reset]

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
+import socket
 import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,7 @@ from typing import Any
 from pyroute2 import IPRoute, netns
 
 from bench.proxy import processes
+from edge.messages import receive, send
 from tests.e2e.lab import ADDRESS, ROOT, Lab, give, wait_for
 from tests.e2e.objects import endpoints, ingress, policy, service, write
 from tests.e2e.running import EDGE, Running
@@ -88,6 +93,31 @@ class Instance(Running):
             return dict(wait_for(f"{self.name} is well", self.well, seconds))
         except AssertionError as error:
             raise AssertionError(f"{error}; it said:\n{self.lines()[-3000:]}") from None
+
+    def end_holder(self, number: signal.Signals, seconds: float = 20) -> None:
+        """Send the present holder a signal and wait for its end; one that we started ends with 0 or by it."""
+        pid = self.pid("edge-holder")
+        with watched(pid) as pidfd:
+            signal.pidfd_send_signal(pidfd, number)
+            wait_end(pidfd, "the holder", seconds)
+        if pid == self.process.pid:
+            status = self.process.wait(5)
+            assert status in (0, -number), f"edge run ended with {status}"
+
+    def upgrade(self, what: str, executable: str = sys.executable, seconds: float = 60) -> list[str]:
+        """Ask the holder to upgrade a part; return what it said. Errors: AssertionError when it failed."""
+        path = Path(str(self.options["run_dir"])) / self.name / "control.sock"
+        said: list[str] = []
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
+            control.settimeout(seconds)
+            control.connect(str(path))
+            send(control, "upgrade", what=what, executable=executable)
+            while answer := receive(control):
+                said.append(" ".join([answer.verb, *answer.fields.values()]))
+                if answer.verb in ("done", "failed", "refused"):
+                    break
+        assert said and said[-1].startswith("done"), f"upgrade of {what}: {said}"
+        return said
 
     def run_command(self, *words: object) -> subprocess.CompletedProcess[str]:
         """Run another `edge` command on this instance, in its namespace."""
@@ -160,6 +190,24 @@ class Stage:
         checked = [(HOST, path, "checked") for path in ("/echo", "/bytes", "/tunnel")]
         write(self.config, "ingress.yaml", ingress("web", [(HOST, "/", "fast"), *checked]))
         write(self.config, "policy.yaml", policy(deny=[f"{DENIED}/32"]))
+
+
+@contextlib.contextmanager
+def watched(pid: int) -> Iterator[int]:
+    """Yield a pidfd."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def wait_end(pidfd: int, what: str, seconds: float = 15) -> float:
+    """Wait until a process has ended; return when that was seen."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    assert poll.poll(seconds * 1000), f"{what} has not ended within {seconds} s"
+    return time.monotonic()
 
 
 def process_state(pid: int) -> str:
