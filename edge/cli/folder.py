@@ -7,15 +7,16 @@ default certificate that exists but is never shown.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from edge.model.build import ModelSettings, build_model
+from edge.model.build import ModelBuilder, ModelSettings
 from edge.model.diagnostics import Diagnostic, ObjectRef
 from edge.model.types import Certificate, Listener, Model, Transport
 from edge.options import Options
-from edge.resources.store import ResourceStore
+from edge.resources.store import Key, ResourceStore
 from edge.sources.files import FileSource
 
 PLAIN, TLS = 0, 1  # places of the listeners below
@@ -29,10 +30,15 @@ _DEFAULT = ObjectRef("Default", "", "certificate")
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """``ignored``: warnings about kinds that nobody reads; only `edge check` shows them."""
+    """``ignored``: warnings about kinds that nobody reads; only `edge check` shows them.
+
+    ``origins``: the file of each object. ``builder``: what made the model, for questions about it.
+    """
 
     model: Model
     ignored: tuple[Diagnostic, ...]
+    origins: Mapping[Key, str]
+    builder: ModelBuilder
 
 
 def read_folder(folder: Path, options: Options) -> Folder:
@@ -47,4 +53,6 @@ def read_folder(folder: Path, options: Options) -> Folder:
         source.close()
     default = Certificate(_DEFAULT, hashlib.sha256(b"").digest(), b"", b"", (), is_default=True)
     settings = ModelSettings(_LISTENERS, options.ingress_class, options.watch_ingress_without_class, default)
-    return Folder(build_model(store, settings, source.diagnostics), source.ignored)
+    builder = ModelBuilder(settings)
+    model = builder.update(store, store.all_keys(), source.diagnostics)
+    return Folder(model, source.ignored, source.origins, builder)

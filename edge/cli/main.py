@@ -107,19 +107,26 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
 
 @app.command()
 def check(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder of objects in YAML or JSON")],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder of objects in YAML or JSON")] = "",
     ingress_class: IngressClass = None,
     watch_ingress_without_class: WithoutClass = None,
     as_json: Json = False,
+    form: Annotated[str, typer.Option("--format", help="text, json or sarif")] = "text",
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings fail, too")] = False,
+    listing: Annotated[bool, typer.Option("--list", help="Print all reasons and what they mean")] = False,
 ) -> None:
-    """Say what is wrong with a folder of objects: object, field, reason."""
+    """Say what is wrong with a folder of objects: object, field, reason, and what to do."""
     given = {
         "ingress_class": ingress_class,
         "watch_ingress_without_class": watch_ingress_without_class,
     }
-    from edge.cli.check import check_folder
+    from edge.cli.check import check_folder, list_reasons
 
-    raise typer.Exit(check_folder(folder, merged(given), as_json))
+    if listing:
+        raise typer.Exit(list_reasons(as_json))
+    if not folder:
+        raise typer.BadParameter("a folder is missing", param_hint="DIR")
+    raise typer.Exit(check_folder(folder, merged(given), as_json, form, strict))
 
 
 @app.command()
@@ -164,13 +171,10 @@ def status(instance: Instance = None, run_dir: RunDir = None) -> None:
 
 @app.command()
 def upgrade(instance: Instance = None, run_dir: RunDir = None) -> None:
-    """Replace the running data plane without losing a request (not in this version)."""
-    options = merged({"instance": instance, "run_dir": run_dir})
-    print(
-        f"edge: upgrade of instance {options.instance!r} is not in this version: stop it and start it",
-        file=sys.stderr,
-    )
-    raise typer.Exit(2)
+    """Replace holder, controller and data plane by this installation's, without losing a request."""
+    from edge.cli.upgrade import upgrade_instance
+
+    raise typer.Exit(upgrade_instance(merged({"instance": instance, "run_dir": run_dir})))
 
 
 @app.command()

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -26,13 +25,13 @@ from edge.dataplane.link import HolderLink
 from edge.dataplane.stats import Statistics
 from edge.dataplane.tables import Tables, sealed_memfd
 from edge.errors import EdgeError, NativeError, PublishError, SourceError, XdpError
-from edge.model.build import ModelSettings, build_model, listeners_of
+from edge.model.build import ModelBuilder, ModelSettings, listeners_of
 from edge.model.certificates import given_certificate
 from edge.model.diagnostics import Diagnostic, ObjectRef
 from edge.model.types import Certificate, Model, Transport
 from edge.options import Options
 from edge.resources.store import Key, ResourceStore
-from edge.snapshot.compile import compile_snapshot
+from edge.snapshot.compile import SnapshotCompiler
 from edge.snapshot.diff import ChangeKind, compare
 from edge.snapshot.slots import SlotTables
 from edge.snapshot.types import Snapshot
@@ -41,7 +40,7 @@ from edge.sources.files import FileSource
 REFUSED_MAX = 64  # objects left out, one try each, before a batch is given up
 RETRY_S = 1.0
 RETRY_MAX_S = 30.0
-LARGE = 500  # objects; more are compiled in a thread, so that probes are answered meanwhile
+LARGE = 100  # changed objects; more are compiled in a thread, so that probes are answered meanwhile
 
 
 class Hopeless(EdgeError):
@@ -76,6 +75,9 @@ class Controller:
         self.view = View(link.state, self._statistics, self._keeper, listeners_wanted=len(listeners))
         self._version = max(link.state.committed, link.state.staged)
         self._refused: dict[ObjectRef, Diagnostic] = {}
+        self._builder: ModelBuilder | None = None  # made with the first model
+        self._compiler = SnapshotCompiler(self._slots)
+        self._changed: set[Key] = set()  # since the last model
         link.on_reread = lambda: self._source.reread()
         link.on_serving = self._slots_free
         link.on_drain = self._keeper.hurry
@@ -223,7 +225,7 @@ class Controller:
     async def _watch(self) -> None:
         async for batch in self._source.watch():
             async with self._busy:
-                self._forgive(self._store.apply(batch))
+                self._take(self._store.apply(batch))
                 if not self._link.state.draining:
                     await self._publish()
 
@@ -238,8 +240,9 @@ class Controller:
                 await self._publish_again()
                 wait = min(wait * 2, RETRY_MAX_S)
 
-    def _forgive(self, changed: Iterable[Key]) -> None:
-        """Give an object that was refused another try once it has changed."""
+    def _take(self, changed: frozenset[Key]) -> None:
+        """Note what the next model must look at, and give an object that was refused another try."""
+        self._changed |= changed
         for key in changed:
             self._refused.pop(ObjectRef(*key), None)
             if key[0] == "EndpointSlice":  # what was wrong with a Service's endpoints stands in its slices
@@ -271,7 +274,7 @@ class Controller:
         self._version += 1
         version = self._version
         self._slots.release(self._served)  # here and not when it is heard: a thread may be compiling then
-        if len(self._store) > LARGE:
+        if len(self._changed) > LARGE or self._builder is None:
             model, snapshot = await asyncio.to_thread(self._compile, version)
         else:
             model, snapshot = self._compile(version)
@@ -340,10 +343,14 @@ class Controller:
         return False
 
     def _compile(self, version: int) -> tuple[Model, Snapshot]:
-        model = build_model(
-            self._store, self._settings, self._source.diagnostics, tuple(self._refused.values())
+        if self._builder is None:
+            self._builder, self._compiler = ModelBuilder(self._settings), SnapshotCompiler(self._slots)
+            self._changed = set(self._store.all_keys())
+        model = self._builder.update(
+            self._store, self._changed, self._source.diagnostics, tuple(self._refused.values())
         )
-        return model, compile_snapshot(model, self._slots, version)
+        self._changed = set()
+        return model, self._compiler.compile(model, version)
 
     # ---- what the holder says ------------------------------------------------------------
 
