@@ -19,7 +19,7 @@ from tests.bpf.witness import Witness, wait_quiet
 from tests.e2e.lab import ADDRESS, wait_for
 from tests.e2e.survival import actions
 from tests.e2e.survival.stage import Stage
-from tests.e2e.survival.traffic import DENIED, DENIED_ROLE, PORT
+from tests.e2e.survival.traffic import CLIENT_ROLE, DENIED, DENIED_ROLE, HOST, PORT
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
@@ -87,7 +87,6 @@ def upgraded(*maps: str) -> Callable[[Stage, int], None]:
 STEPS: dict[str, Callable[[Stage, int], object]] = {
     "controller killed": actions.kill_controller,
     "data plane killed": actions.kill_data_plane,
-    "holder killed": actions.kill_holder,
     "same shape": upgraded(),
     "other VIPs": upgraded("edge_vips"),
     "other counters": upgraded("edge_counts", "edge_buckets"),
@@ -111,3 +110,25 @@ def test_a_denied_source_never_gets_through(stage: Stage) -> None:
             page = counters.at_rest()
         assert seen.sent > 500
         assert page["drop_denied"] - denied_before == seen.sent, (page, seen)
+
+
+def test_after_a_reboot_no_socket_is_open_before_packets_are_judged(stage: Stage) -> None:
+    """Pins are gone, so its packets reach the node again; nobody may ever answer them."""
+    edge = stage.edge
+    with Witness(stage.lab, DENIED_ROLE, DENIED, ADDRESS, PORT, 0.0002) as witness:
+        for number in range(8 if LONG else 1):
+            assert edge.stop() == 0
+            assert edge.run_command("detach").returncode == 0
+            before = witness.seen.passed
+            wait_for("its packets come through again", lambda n=before: witness.seen.passed > n)  # type: ignore[misc]
+            edge.start()
+            edge.wait_well()
+            seen = witness.seen
+            with stage.lab.inside(CLIENT_ROLE):
+                assert edge.served(HOST) == 200
+            assert seen.accepted == 0, f"start {number}: {seen.accepted} connections were accepted"
+            with witness.resting():
+                wait_quiet(witness)
+            passed = witness.seen.passed
+            wait_for("it goes on", lambda n=seen.sent: witness.seen.sent > n + 50)  # type: ignore[misc]
+            assert witness.seen.passed == passed

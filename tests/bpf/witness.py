@@ -36,10 +36,13 @@ class Seen:
 class Witness:
     """Sends SYNs and other segments from ``source`` of a client to address and port; a context manager."""
 
-    def __init__(self, lab: Lab, role: str, source: str, address: str, port: int) -> None:
+    def __init__(
+        self, lab: Lab, role: str, source: str, address: str, port: int, every_s: float = EVERY_S
+    ) -> None:
         self._lab, self._role = lab, role
         self._source, self._address = ip_address(source).packed, ip_address(address).packed
         self._port = port
+        self._every_s = every_s
         self._lock = threading.Lock()
         self._seen = Seen()
         self._stop = threading.Event()
@@ -85,7 +88,7 @@ class Witness:
 
     def _send(self) -> None:
         number = 0
-        while not self._stop.wait(EVERY_S):
+        while not self._stop.wait(self._every_s):
             with self._lock:
                 if self._quiet.is_set():
                     continue
