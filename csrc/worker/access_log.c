@@ -372,11 +372,11 @@ static bool drain(struct access_log *log, struct access_log_ring *ring)
         length = ACCESS_LOG_RING_BYTES - offset;
     ssize_t written = write(atomic_load(&log->fd), ring->bytes + offset, length);
     if (written < 0) {
-        if (errno == EAGAIN || errno == EINTR) {
-            if (!atomic_load(&log->stopping))
-                return false; /* it stays in the ring; what does not fit is dropped there */
-        }
-        written = (ssize_t)length; /* a sink that is broken takes everything */
+        /* Blocked, full or broken: it stays in the ring, and what does not fit there is dropped and
+         * counted by the worker. So a disk that has room again gets whole lines. */
+        if (!atomic_load(&log->stopping))
+            return false;
+        written = (ssize_t)length;
     }
     atomic_store_explicit(&ring->drained, at + (uint64_t)written, memory_order_release);
     return true;
@@ -399,7 +399,9 @@ static void sleep_until_woken(struct access_log *log)
     atomic_store(&log->sleeps, true);
     for (uint32_t i = 0; i < log->ring_count; i++)
         if (atomic_load(&log->rings[i].written) != atomic_load(&log->rings[i].drained)) {
+            struct timespec pause = {.tv_nsec = PAUSE_NS};
             atomic_store(&log->sleeps, false);
+            nanosleep(&pause, 0); /* the sink takes nothing, or a line came just now */
             return;
         }
     if (poll(&poll_fd, 1, 500) > 0 && read(log->wake_fd, &count, sizeof count) < 0)

@@ -3,6 +3,7 @@
  * links: http/h1_write.c base/error.c proxy/synth.c */
 #include "worker/access_log.c"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 
 #include "tap.h"
@@ -28,6 +29,32 @@ static void test_rings_are_resident_from_the_start(void)
     for (size_t i = 0; i < sizeof pages - 1; i++)
         present += pages[i] & 1;
     IS(present, sizeof pages - 1, "pages of the ring that are there before the first line");
+    access_log_release(&log);
+}
+
+/* Lines stay in the ring while the disk is full, and are whole afterwards. */
+static void test_a_full_disk_tears_no_line(struct proxy *proxy, const struct exchange *exchange)
+{
+    struct access_log log = {.wake_fd = -1};
+    struct edge_error err;
+    char line[ACCESS_LOG_LINE_MAX], found[ACCESS_LOG_LINE_MAX];
+    char name[] = "/tmp/edge-log-XXXXXX";
+    int full = open("/dev/full", O_WRONLY), file = mkstemp(name);
+    int kept = dup(file);
+
+    unlink(name);
+    IS(access_log_init(&log, 1, full, EDGE_LOG_TEXT, &err), EDGE_OK, "a ring");
+    access_log_put(&log, 0, proxy, exchange);
+    OK(!drain(&log, &log.rings[0]), "a full disk takes nothing");
+    OK(!drain(&log, &log.rings[0]), "nor at the next try");
+    access_log_reopen(&log, file);
+    take_reopened(&log);
+    OK(drain(&log, &log.rings[0]), "another file does");
+    size_t length = access_log_format(EDGE_LOG_TEXT, proxy, exchange, line, sizeof line);
+    IS(pread(kept, found, sizeof found, 0), (ssize_t)length, "the whole line");
+    OK(memcmp(found, line, length) == 0, "as it was");
+    close(file);
+    close(kept);
     access_log_release(&log);
 }
 
@@ -84,5 +111,6 @@ int main(void)
     OK(lane.log_dropped > 0 && lane.log_lines + lane.log_dropped == 20000, "a full ring counts");
     OK(log.rings[0].written <= ACCESS_LOG_RING_BYTES, "and overwrites nothing");
     access_log_release(&log);
+    test_a_full_disk_tears_no_line(&proxy, &exchange);
     return tap_done();
 }
