@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote
@@ -59,9 +60,16 @@ def send(channel: socket.socket, verb: str, descriptors: Sequence[int] = (), **f
 
 def receive(channel: socket.socket) -> Message | None:
     """Receive one message; None when the peer is gone. Errors: BlockingIOError, OSError."""
-    datagram, descriptors, _flags, _address = socket.recv_fds(
-        channel, MESSAGE_BYTES_MAX, DESCRIPTORS_MAX, socket.MSG_CMSG_CLOEXEC
-    )
+    # Not socket.recv_fds: it drops its flags, and every child would inherit what was received.
+    space = socket.CMSG_LEN(DESCRIPTORS_MAX * struct.calcsize("i"))
+    datagram, beside, _flags, _address = channel.recvmsg(MESSAGE_BYTES_MAX, space, socket.MSG_CMSG_CLOEXEC)
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS)
+    descriptors = [
+        number
+        for *kind, data in beside
+        if tuple(kind) == rights
+        for (number,) in struct.iter_unpack("i", data)
+    ]
     if not datagram:
         return None
     return decode(datagram, descriptors)

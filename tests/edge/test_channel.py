@@ -6,6 +6,7 @@ import socket
 import pytest
 
 from edge.channel import WAITING_MAX, Channel
+from edge.messages import receive, send
 
 
 def pair() -> tuple[Channel, Channel]:
@@ -53,3 +54,15 @@ def test_a_peer_that_is_gone_is_seen_by_reading() -> None:
     assert one.receive() is None
     one.close()
     one.close()
+
+
+def test_what_is_received_is_not_inherited() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs, open(os.devnull) as first, open(os.devnull) as second:
+        send(ours, "image", [first.fileno(), second.fileno()])
+        message = receive(theirs)
+        assert message is not None and len(message.descriptors) == 2
+        try:
+            assert not any(os.get_inheritable(number) for number in message.descriptors)
+        finally:
+            message.close()
