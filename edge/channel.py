@@ -8,12 +8,29 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from edge.messages import DESCRIPTORS_MAX, Message, encode, receive
 
 WAITING_MAX = 4096  # messages; a peer that leaves more unread is treated as gone
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end, as the kernel says. Shape: pid is 0 where our PID namespace has none."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def peer_of(end: socket.socket) -> Peer:
+    """Read the peer's credentials, of the moment of connect or listen. Errors: OSError."""
+    size = struct.calcsize("3i")
+    return Peer(*struct.unpack("3i", end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)))
 
 
 class Channel:
@@ -24,6 +41,11 @@ class Channel:
         self._socket = end
         self._waiting: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self.closed = False
+
+    @classmethod
+    def of(cls, descriptor: int) -> Channel:
+        """Make one of an end that was received; owns the descriptor."""
+        return cls(socket.socket(fileno=descriptor))
 
     def fileno(self) -> int:
         """Return the descriptor for a selector."""

@@ -1,13 +1,21 @@
 """Holdings: all that outlives a process, as one record.
 
-The holder's own, and the controller's copy of it, kept by the same calls (design note 0005). Descriptors
-and numbers alone: nothing here looks into an image, starts a process or knows who holds it.
+The holder's own, and the controller's copy of it, kept by the same calls and sent in one form: messages
+`holding what=… `, which `Holdings.take` makes the record of again (design note 0005). Descriptors and
+numbers alone: nothing here looks into an image, starts a process or knows who holds it.
 """
 
 from __future__ import annotations
 
 import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+
+from edge.messages import DESCRIPTORS_MAX, Message
+
+Send = Callable[..., None]  # verb, descriptors, **fields
 
 IMAGE_FULL = 1
 IMAGE_PATCH = 2
@@ -22,6 +30,18 @@ COUNTS = (
 )  # of an instance, over all its holders
 
 
+EVENTS_KEPT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to the instance. Units: seconds since 1970."""
+
+    at: int
+    kind: str
+    text: str
+
+
 @dataclass(slots=True)
 class Stored:
     """One image or patch as it came from the controller; owns its descriptors."""
@@ -30,6 +50,11 @@ class Stored:
     kind: int
     descriptors: tuple[int, ...]
     deaths: int = 0  # of data planes that had it to prepare
+
+    def tell(self, send: Send, **fields: object) -> None:
+        """Send it as a part of the holdings."""
+        words = {"version": self.version, "kind": self.kind, "deaths": self.deaths}
+        send("holding", self.descriptors, what="image", **words, **fields)
 
     def close(self) -> None:
         """Close the descriptors."""
@@ -126,6 +151,13 @@ class Listener:
     port: int
     members: list[int] = field(default_factory=list)
 
+    def tell(self, send: Send, verb: str, **fields: object) -> None:
+        """Send its sockets, in as many messages as their descriptors need."""
+        for first in range(0, len(self.members), DESCRIPTORS_MAX):
+            part = tuple(self.members[first : first + DESCRIPTORS_MAX])
+            place = {"slot": self.slot, "address": self.address, "port": self.port, "first_member": first}
+            send(verb, part, **place, **fields)
+
     def close(self) -> None:
         """Close the members."""
         while self.members:
@@ -133,8 +165,85 @@ class Listener:
 
 
 @dataclass(slots=True)
+class HeldChild:
+    """A process and our end of its channel, as both change hands; owns the two descriptors.
+
+    Shape: ``part`` is data or controller; ``replay`` names stored versions that it still has to take.
+    """
+
+    part: str
+    pid: int
+    channel: int
+    pidfd: int
+    lane_first: int = 0
+    loop: str = ""
+    ready: bool = False
+    serving: int = 0
+    leaving: bool = False
+    executable: str = ""
+    replay: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, message: Message) -> HeldChild:
+        """Make it of its message, which has the two descriptors."""
+        words = message.fields
+        channel, pidfd = message.descriptors
+        return cls(
+            words.get("part", ""),
+            message.number("pid"),
+            channel,
+            pidfd,
+            message.number("lane_first"),
+            words.get("loop", ""),
+            bool(message.number("ready")),
+            message.number("serving"),
+            bool(message.number("leaving")),
+            words.get("executable", ""),
+            tuple(int(text) for text in words.get("replay", "").split(",") if text.isdigit()),
+        )
+
+    def tell(self, send: Send) -> None:
+        """Send it."""
+        send(
+            "holding",
+            (self.channel, self.pidfd),
+            what="child",
+            part=self.part,
+            pid=self.pid,
+            lane_first=self.lane_first,
+            loop=self.loop,
+            ready=int(self.ready),
+            serving=self.serving,
+            leaving=int(self.leaving),
+            executable=self.executable,
+            replay=",".join(map(str, self.replay)),
+        )
+
+    def close(self) -> None:
+        """Close both; the process does not end by this, unless it reads the end of its channel."""
+        for number in (self.channel, self.pidfd):
+            if number >= 0:
+                os.close(number)
+        self.channel = self.pidfd = -1
+
+
+def event_of(message: Message) -> Event:
+    """Make an event of its message; a long text is cut."""
+    words = message.fields
+    return Event(
+        message.number("at") or int(time.time()), words.get("kind", "")[:32], words.get("text", "")[:400]
+    )
+
+
+SINGLES = ("statistics", "admin", "commit_page", "log", "heartbeat")  # descriptors of Holdings, by field
+
+
+@dataclass(slots=True)
 class Holdings:
-    """Shape: descriptors, -1 where there is none; it owns them."""
+    """Shape: descriptors, -1 where there is none; it owns them.
+
+    ``children``: of a record that is a copy or on its way; the holder's own stand in edge/holder.
+    """
 
     workers: int = 0
     statistics: int = -1
@@ -145,6 +254,10 @@ class Holdings:
     listeners: dict[int, Listener] = field(default_factory=dict)
     store: ImageStore = field(default_factory=ImageStore)
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
+    events: deque[Event] = field(default_factory=lambda: deque(maxlen=EVENTS_KEPT))
+    options: dict[str, str] = field(default_factory=dict)  # EDGE_* that the instance runs with
+    foreign_lanes: set[int] = field(default_factory=set)  # first lanes of who is not among the children
+    children: list[HeldChild] = field(default_factory=list)
 
     def replace(self, name: str, descriptor: int) -> None:
         """Put a descriptor in the place of the one that is kept under this name."""
@@ -152,6 +265,15 @@ class Holdings:
         setattr(self, name, descriptor)
         if old >= 0:
             os.close(old)
+
+    def put_listener(
+        self, slot: int, address: str, port: int, first_member: int, members: Iterable[int]
+    ) -> None:
+        """Keep members of a listener; the first of them begin it anew."""
+        if first_member == 0 and slot in self.listeners:
+            self.listeners.pop(slot).close()
+        listener = self.listeners.setdefault(slot, Listener(slot, address, port))
+        listener.members.extend(members)
 
     def close_listeners(self) -> None:
         """Close our copies of all listening sockets."""
@@ -163,5 +285,69 @@ class Holdings:
         """Close everything; twice is harmless."""
         self.close_listeners()
         self.store.close()
-        for name in ("statistics", "admin", "commit_page", "log", "heartbeat"):
+        for name in SINGLES:
             self.replace(name, -1)
+        while self.children:
+            self.children.pop().close()
+
+    # ---- as messages ---------------------------------------------------------------------
+
+    def tell(self, send: Send, children: Iterable[HeldChild]) -> None:
+        """Send all of it, with these children in the place of our own list."""
+        send("holding", (), what="base", workers=self.workers)
+        send("holding", (), what="options", **self.options)
+        for name in SINGLES:
+            if getattr(self, name) >= 0:
+                send("holding", (getattr(self, name),), what="descriptor", name=name)
+        for listener in self.listeners.values():
+            listener.tell(send, "holding", what="listener")
+        for stored in self.store.all():
+            stored.tell(send, staged=int(stored is self.store.staged))
+        if self.store.slots is not None:
+            send("holding", (self.store.slots,), what="slots")
+        send("holding", (), what="counts", **self.counts)
+        for event in self.events:
+            send("holding", (), what="event", at=event.at, kind=event.kind, text=event.text)
+        for child in children:
+            child.tell(send)
+
+    def take(self, message: Message) -> bool:
+        """Take one `holding` message into the record. Shape: False when it makes no sense."""
+        words, given = message.fields, message.descriptors
+        match words.get("what"), len(given):
+            case "base", 0:
+                self.workers = message.number("workers")
+            case "options", 0:
+                self.options = {name: text for name, text in words.items() if name.startswith("EDGE_")}
+            case "descriptor", 1 if words.get("name") in SINGLES:
+                self.replace(words["name"], given[0])
+            case "listener", count if count:
+                slot, port = message.number("slot", -1), message.number("port")
+                self.put_listener(slot, words.get("address", ""), port, message.number("first_member"), given)
+            case "image", count if count:
+                stored = Stored(
+                    message.number("version"), message.number("kind"), given, message.number("deaths")
+                )
+                self.store.stage(stored)
+                if not message.number("staged"):
+                    self.store.commit(stored.version)
+            case "slots", 1:
+                self.store.keep_slots(given[0])
+            case "counts", 0:
+                self.counts.update((name, message.number(name, self.counts[name])) for name in COUNTS)
+            case "lanes", 0:
+                self.foreign_lanes.add(message.number("first"))
+            case "event", 0:
+                self.events.append(event_of(message))
+            case "child", 2:
+                self.drop_child(message.number("pid"))
+                self.children.append(HeldChild.of(message))
+            case _:
+                return False
+        return True
+
+    def drop_child(self, pid: int) -> None:
+        """Let go of a child that has ended."""
+        for child in [one for one in self.children if one.pid == pid]:
+            self.children.remove(child)
+            child.close()

@@ -31,6 +31,7 @@ HOLDER_KEEPS = ("BPF", "NET_ADMIN", "SETUID", "SETGID", "SETPCAP", "KILL", "NET_
 CONTROLLER_KEEPS = ("BPF", "NET_ADMIN", "PERFMON")
 COMPILER_KEEPS = ("BPF",)
 
+_SYS_PIDFD_GETFD = 438  # the same on every architecture
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAPBSET_READ = 23
 _PR_CAPBSET_DROP = 24
@@ -115,6 +116,14 @@ def raise_limits() -> None:
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (infinity, infinity))
     except (OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))
+
+
+def pidfd_getfd(pidfd: int, number: int) -> int:
+    """Duplicate a descriptor of another process into this one; needs SYS_PTRACE over it. Errors: OSError."""
+    found = _libc().syscall(_SYS_PIDFD_GETFD, pidfd, number, 0)
+    if found < 0:
+        raise OSError(ctypes.get_errno(), f"pidfd_getfd: {os.strerror(ctypes.get_errno())}")
+    return int(found)
 
 
 def bpffs_is_mounted() -> bool:

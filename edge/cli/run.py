@@ -11,10 +11,6 @@ from edge.options import Options, parse_address
 
 def check_options(options: Options) -> None:
     """Errors: OptionError that names the option."""
-    if options.take_over:
-        raise OptionError(
-            "--take-over: handing over between holders is not in this version; stop the old one first"
-        )
     if not options.config:
         raise OptionError("--config: name a folder of objects")
     if not options.http and not options.https:

@@ -24,13 +24,13 @@ EXIT_HOPELESS = 78
 
 
 async def control(options: Options, end: socket.socket) -> None:
-    """Run until the holder goes away. Errors: EdgeError."""
-    link = HolderLink(Channel(end))
+    """Run until the holder says drain, or is gone and does not need us. Errors: EdgeError."""
+    link = HolderLink(Channel(end), options.instance_run_dir / "control.sock")
     try:
         await link.open()
         controller = Controller(options, link)
         admin = AdminApi(controller.view)
-        await admin.start(socket.socket(fileno=link.admin))
+        await admin.start(socket.socket(fileno=os.dup(link.holdings.admin)))
         await controller.start()
         await controller.run()
         await admin.close()

@@ -1,6 +1,6 @@
 """Child processes: how one is exec'd, what it inherits, how its messages and its end are noticed.
 
-Called by holder/data_plane.py and holder/controller_side.py. A child gets /dev/null, our stdout and stderr,
+Called by holder/data_planes.py and holder/controller_side.py. A child gets /dev/null, our stdout and stderr,
 one control descriptor, and a clean environment; everything else comes by messages. Its end is seen by
 pidfd, whether it is ours to wait for or not. Never waits for a child.
 """
@@ -38,13 +38,20 @@ def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
 class Child:
     """One process, from its start (or from when it was given to us) to its end."""
 
-    def __init__(self, loop: Loop, name: str, pid: int, pidfd: int, channel: Channel) -> None:
+    def __init__(
+        self, loop: Loop, name: str, pid: int, pidfd: int, channel: Channel, executable: str = ""
+    ) -> None:
         self.name, self.pid, self.pidfd, self.channel = name, pid, pidfd, channel
+        self.executable = executable
         self.status: int | None = None  # its wait status, where it is ours and has ended
         self._started = time.monotonic()
         self._loop = loop
         self._hear: Callable[[Message], bool] = lambda _message: False
         self._ended: Callable[[], None] = lambda: None
+
+    def on_end(self, ended: Callable[[], None]) -> None:
+        """Tell somebody else of its end."""
+        self._ended = ended
 
     @property
     def age(self) -> float:
@@ -116,6 +123,15 @@ class Child:
             message.close()
         return True
 
+    def pause(self) -> None:
+        """Hear nothing until `watch`; what it says and its end wait for whoever hears it next."""
+        self._loop.forget(self.channel)
+        self._loop.forget(self.pidfd)
+
+    def resume(self) -> None:
+        """Hear it again."""
+        self.watch(self._hear, self._ended)
+
     def close(self) -> None:
         """Watch it no more and close what we have of it; it is not ended by this."""
         self._loop.forget(self.channel)
@@ -143,14 +159,15 @@ class Program:
         self.environment = clean_environment(environment)
         self._delay = 0.0
 
-    def start(self, loop: Loop) -> Child:
+    def start(self, loop: Loop, executable: str = "") -> Child:
         """Exec it. Errors: OSError."""
+        executable = executable or self.executable
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         with theirs:
             try:
                 pid = os.posix_spawn(
-                    self.executable,
-                    [self.executable, "-I", "-m", self.module],
+                    executable,
+                    [executable, "-I", "-m", self.module],
                     self.environment,
                     file_actions=[
                         (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
@@ -165,7 +182,7 @@ class Program:
             except OSError:
                 ours.close()  # a child that was started nevertheless reads the end of it, and ends
                 raise
-        return Child(loop, self.name, pid, pidfd, Channel(ours))
+        return Child(loop, self.name, pid, pidfd, Channel(ours), executable)
 
     def wait_after(self, lived: float) -> float:
         """Plan the next life: at once, unless one died young again and again.

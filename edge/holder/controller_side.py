@@ -6,21 +6,26 @@ far as numbers go. Never looks into an image.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Mapping
 
+from edge.channel import Channel
 from edge.errors import HolderError
 from edge.holder import sockets
-from edge.holder.children import Child, Program
-from edge.holder.data_plane import DataPlanes, send_listener
+from edge.holder.children import Child, Program, clean_environment
+from edge.holder.chronicle import Chronicle
+from edge.holder.data_planes import DataPlanes, Step
 from edge.holder.log import say
-from edge.holder.loop import Loop
+from edge.holder.loop import Loop, Moment
 from edge.holder.store import CommitPage, Heartbeat
-from edge.holdings import IMAGE_FULL, IMAGE_PATCH, Holdings, Listener, Stored
+from edge.holdings import IMAGE_FULL, IMAGE_PATCH, HeldChild, Holdings, Listener, Stored
 from edge.messages import Message
 from edge.options import Options
 
 EXIT_HOPELESS = 78  # a controller's "it makes no sense to start me again" (EX_CONFIG of sysexits.h)
 LISTENERS_MAX = 64  # EDGE_LISTENER_SLOTS
+END_S = 2.0  # for a controller to end after SIGTERM
+UPGRADE_PATIENCE_S = 30.0
 
 
 class ControllerSide:
@@ -30,10 +35,15 @@ class ControllerSide:
         self._loop, self._holdings, self._page = loop, holdings, page
         self.program = Program("controller", "edge.controller", options.to_environment())
         self.heartbeat = Heartbeat()
+        self.chronicle = Chronicle(holdings, self.send)
         self.data: DataPlanes  # set by the holder: the two know each other
         self.child: Child | None = None
         self.stopping = False
         self.on_hopeless: Callable[[], None] = lambda: None
+        self.on_changed: Callable[[], None] = lambda: None
+        self._upgrade: ControllerUpgrade | None = None
+        if holdings.heartbeat >= 0:
+            self.heartbeat.map(holdings.heartbeat)
 
     @property
     def pid(self) -> int:
@@ -46,22 +56,26 @@ class ControllerSide:
         """Start one and tell it all that is held, unless we stop."""
         if self.stopping or self.child is not None:
             return
+        executable = self._upgrade.executable if self._upgrade else self.program.executable
         try:
-            self.child = self.program.start(self._loop)
+            self.child = self.program.start(self._loop, executable)
         except OSError as error:
-            wait = self.program.wait_after(0)
-            say(f"a controller cannot be started ({error}), trying again in {wait:.1f} s")
-            self._loop.after(wait, self.start)
+            say(f"a controller cannot be started: {error}")
+            if self._upgrade:
+                self._upgrade.fail(f"it cannot be started: {error.strerror}")
+                return
+            self._loop.after(self.program.wait_after(0), self.start)
             return
         self.child.watch(self._hear, self._ended)
         self._introduce(self.child)
+        self.on_changed()
 
     def _introduce(self, child: Child) -> None:
         holdings, store = self._holdings, self._holdings.store
         data = self.data.describe()
         child.send(
             "setup",
-            (holdings.admin, holdings.statistics, holdings.commit_page),
+            (),
             data=data["state"],
             pid=data["pid"],
             loop=data["loop"],
@@ -72,29 +86,78 @@ class ControllerSide:
             restarts=holdings.counts["data_restarts"],
             starts=holdings.counts["controller_restarts"] + 1,
         )
-        child.send("counts", (), **holdings.counts)
-        for listener in holdings.listeners.values():
-            send_listener(child.send, "listening", listener, address=listener.address, port=listener.port)
-        for stored in store.all():
-            child.send("image", stored.descriptors, version=stored.version, kind=stored.kind)
-        if store.slots is not None:
-            child.send("slots", (store.slots,))
+        holdings.tell(child.send, [one.held() for one in self.data.everyone()])
         child.send("begin")
+
+    def held(self) -> HeldChild | None:
+        """Shape: what another holder needs of it; the descriptors stay ours."""
+        child = self.child
+        if child is None:
+            return None
+        return HeldChild(
+            "controller", child.pid, child.channel.fileno(), child.pidfd, executable=child.executable
+        )
+
+    def take(self, held: HeldChild) -> None:
+        """Go on with one that another holder had."""
+        channel = Channel.of(held.channel)
+        self.child = Child(self._loop, "controller", held.pid, held.pidfd, channel, held.executable)
+        self.program.executable = held.executable or self.program.executable
+        self.child.watch(self._hear, self._ended)
 
     def _ended(self) -> None:
         child, self.child = self.child, None
+        self.on_changed()
         if child is None or self.stopping:
+            return
+        if self._upgrade:
+            self._upgrade.ended(child)
             return
         wait = self.program.wait_after(child.age)
         if child.status == EXIT_HOPELESS and not self._holdings.store.committed:
             self.on_hopeless()  # it has said why
             return
-        self._holdings.counts["controller_restarts"] += 1
-        say(f"controller {child.pid} ended ({child.describe_end()}), starting another in {wait:.1f} s")
+        self.chronicle.count("controller_restarts")
+        self.chronicle.note(
+            "controller",
+            f"controller {child.pid} ended ({child.describe_end()}), starting another in {wait:.1f} s",
+        )
         if wait:
             self._loop.after(wait, self.start)
         else:
             self.start()
+
+    def end_and(self, then: Callable[[], None]) -> None:
+        """End it, for good or for another one, and go on when it has ended."""
+        child = self.child
+        if child is None:
+            then()
+            return
+
+        def ended() -> None:
+            late.cancel()
+            self.child = None
+            self.on_changed()
+            then()
+
+        late = self._loop.after(END_S, lambda: child.kill(signal.SIGKILL))
+        child.on_end(ended)
+        child.kill(signal.SIGTERM)
+
+    def upgrade(self, executable: str, step: Step, environment: Mapping[str, str] | None = None) -> None:
+        """Replace it by one of this executable, and of other options. Errors: HolderError."""
+        if self._upgrade is not None:
+            raise HolderError("an upgrade of the controller is under way")
+        self._upgrade = ControllerUpgrade(self, executable, step, environment)
+        self._upgrade.begin()
+
+    def end_upgrade(self) -> None:
+        """Allow another upgrade."""
+        self._upgrade = None
+
+    def later(self, seconds: float, call: Callable[[], None]) -> Moment:
+        """Call something later, by the holder's loop."""
+        return self._loop.after(seconds, call)
 
     def send(self, verb: str, descriptors: tuple[int, ...] = (), **fields: object) -> None:
         """Tell it something, if it lives."""
@@ -141,13 +204,15 @@ class ControllerSide:
             listener = Listener(slot, address, port, [member.detach() for member in members])
             self._holdings.listeners[slot] = listener
             self.data.listen(listener)
-        send_listener(self.send, "listening", listener, address=listener.address, port=listener.port)
+            self.on_changed()
+        listener.tell(self.send, "listening")
 
     def _unlisten(self, slot: int) -> None:
         listener = self._holdings.listeners.pop(slot, None)
         if listener:
             self.data.send("unlisten", slot=slot)
             listener.close()
+            self.on_changed()
 
     def _store_image(self, version: int, message: Message) -> bool:
         kind = message.number("kind")
@@ -168,6 +233,8 @@ class ControllerSide:
             return
         self._page.write(version)
         self.data.commit(version)
+        if self._upgrade:
+            self._upgrade.committed(version)
 
     def _take_heartbeat(self, descriptor: int) -> None:
         self._holdings.replace("heartbeat", descriptor)
@@ -179,3 +246,60 @@ class ControllerSide:
         """Say to XDP that we live; only with a data plane to hold for."""
         if self.data.current is not None:
             self.heartbeat.stamp()
+
+
+class ControllerUpgrade:
+    """One upgrade: the old one ends, a new one publishes; if it does not, the old executable comes back.
+
+    Meanwhile all is as for a dead controller.
+    """
+
+    def __init__(
+        self, side: ControllerSide, executable: str, step: Step, environment: Mapping[str, str] | None
+    ) -> None:
+        self.executable = executable
+        self._side, self._step = side, step
+        self._old_environment = side.program.environment
+        self._environment = clean_environment(environment) if environment else side.program.environment
+        self._fresh: Child | None = None
+        self._deadline: Moment | None = None
+
+    def begin(self) -> None:
+        """End the old one, start the new one."""
+        self._step("starting", f"pid {self._side.pid} ends")
+        self._side.end_and(self._start)
+
+    def _start(self) -> None:
+        self._side.program.environment = self._environment
+        self._deadline = self._side.later(
+            UPGRADE_PATIENCE_S, lambda: self.fail(f"it has published nothing in {UPGRADE_PATIENCE_S:.0f} s")
+        )
+        self._side.start()
+        self._fresh = self._side.child
+
+    def committed(self, version: int) -> None:
+        """Note that the new one has published."""
+        if self._fresh is None or self._side.child is not self._fresh:
+            return
+        if self._deadline:
+            self._deadline.cancel()
+        self._side.program.executable = self.executable
+        self._side.end_upgrade()
+        text = f"pid {self._side.pid} has published version {version}"
+        self._side.chronicle.count("upgrades")
+        self._side.chronicle.note("upgrade", f"controller upgraded: {text}")
+        self._step("done", text)
+
+    def ended(self, child: Child) -> None:
+        """Note that the new one has ended: by itself, or because it was given up."""
+        self.fail(f"it ended: {child.describe_end()}")
+
+    def fail(self, reason: str) -> None:
+        """Start the old executable again."""
+        if self._deadline:
+            self._deadline.cancel()
+        self._side.program.environment = self._old_environment
+        self._side.end_upgrade()
+        self._side.end_and(self._side.start)
+        self._side.chronicle.note("upgrade", f"controller not upgraded: {reason}")
+        self._step("failed", reason)

@@ -1,198 +1,189 @@
-"""The holder's side of the data plane: one process, what it is told, what it has said.
+"""One data plane process as the holder sees it: what it is told, what it has said, whether it is stuck.
 
-Called by holder/main.py. Nothing that a data plane says is trusted: known verbs, versions that we gave it,
-nothing else. A fresh one gets all that is stored; the controller takes no part in that.
+Made and heard by holder/data_planes.py. Nothing that a data plane says is trusted: known verbs, versions
+that we gave it, nothing else. A fresh one gets all that is stored; the controller takes no part in that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
-from edge.holder.children import Child, Program
+from edge.channel import Channel
+from edge.holder.children import Child
 from edge.holder.log import say
 from edge.holder.loop import Loop
-from edge.holder.store import seal_size
-from edge.holdings import Holdings, Listener, Stored
-from edge.messages import DESCRIPTORS_MAX, Message
-from edge.options import Options
+from edge.holdings import HeldChild, Holdings, Stored
+from edge.messages import Message
 
-Tell = Callable[..., None]  # a message to the controller: verb, descriptors, fields
+SILENT_S = 10.0  # a data plane that was heard of and is silent for so long is killed
+STALLED_S = 10.0  # and one that says for so long that a worker does not come round
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What is the same for every data plane of the instance.
+
+    Units: milliseconds for grace_ms. Shape: ``commit_page`` is a descriptor that can only be read.
+    """
+
+    commit_page: int
+    loop: str
+    uid: int
+    gid: int
+    grace_ms: int
+    log_format: str
+
+
+class Owner(Protocol):
+    """Who is told what a data plane said; edge/holder/data_planes.py."""
+
+    def is_ready(self, one: DataPlane) -> None:
+        """It has its threads."""
+
+    def has_prepared(self, one: DataPlane, version: int) -> None:
+        """It could commit this version now."""
+
+    def has_refused(self, one: DataPlane, version: int, message: Message) -> None:
+        """It cannot take this version."""
+
+    def serves(self, one: DataPlane) -> None:
+        """Every worker of it has passed ``one.serving``."""
+
+    def progresses(self, one: DataPlane) -> None:
+        """It drains, ``one.open`` exchanges and connections and ``one.tunnels`` are left."""
+
+    def has_ended(self, one: DataPlane) -> None:
+        """The process is gone."""
+
+
 class DataPlane:
-    """One process. ``replay``: stored versions that it still has to take, in order."""
+    """One process. ``owed``: stored versions that it has still to prepare, the first is on its way."""
 
-    child: Child
-    lane_first: int
-    loop: str = ""
-    ready: bool = False
-    serving: int = 0
-    replay: list[Stored] = field(default_factory=list)
+    def __init__(self, child: Child, lane_first: int, holdings: Holdings, owner: Owner) -> None:
+        self.child, self.lane_first = child, lane_first
+        self.loop = ""
+        self.ready = self.leaving = False
+        self.serving = 0
+        self.owed: list[Stored] = []
+        self.open = self.tunnels = 0
+        self._holdings, self._owner = holdings, owner
+        self._complained = False
+        self._heard_at = 0.0  # the last `alive`; 0: it has not said it yet, and is not watched
+        self._stalled_at = 0.0
 
     @property
     def pid(self) -> int:
         """Return its process id."""
         return self.child.pid
 
+    def begin(self) -> None:
+        """Hear it from now on."""
+        self.child.watch(self._hear, lambda: self._owner.has_ended(self))
 
-def send_listener(send: Callable[..., None], verb: str, listener: Listener, **fields: object) -> None:
-    """Send a listener's sockets, in as many messages as its descriptors need."""
-    for first in range(0, len(listener.members), DESCRIPTORS_MAX):
-        part = tuple(listener.members[first : first + DESCRIPTORS_MAX])
-        send(verb, part, slot=listener.slot, first_member=first, **fields)
+    # ---- changing hands ------------------------------------------------------------------
 
+    def held(self) -> HeldChild:
+        """Shape: what another holder needs of it; the descriptors stay ours."""
+        return HeldChild(
+            "data",
+            self.pid,
+            self.child.channel.fileno(),
+            self.child.pidfd,
+            self.lane_first,
+            self.loop,
+            self.ready,
+            self.serving,
+            self.leaving,
+            self.child.executable,
+            tuple(one.version for one in self.owed),
+        )
 
-class DataPlanes:
-    """All data planes of the instance: the one that serves, and its replacement when it dies."""
+    @classmethod
+    def of(cls, held: HeldChild, loop: Loop, holdings: Holdings, owner: Owner) -> DataPlane:
+        """Make one of what another holder had; owns the descriptors."""
+        channel = Channel.of(held.channel)
+        child = Child(loop, "data plane", held.pid, held.pidfd, channel, held.executable)
+        one = cls(child, held.lane_first, holdings, owner)
+        one.loop, one.ready, one.serving, one.leaving = held.loop, held.ready, held.serving, held.leaving
+        one.owed = [stored for stored in holdings.store.all() if stored.version in held.replay]
+        return one
 
-    def __init__(
-        self, loop: Loop, holdings: Holdings, options: Options, user: tuple[int, int], tell: Tell
-    ) -> None:
-        self._loop, self._holdings, self._options = loop, holdings, options
-        self._uid, self._gid = user
-        self._tell = tell
-        self._complained = False
-        self._lane_first = 0
-        self.program = Program("data plane", "edge.dataplane", {})
-        self.current: DataPlane | None = None
-        self.stopping = False  # what dies is not replaced any more
-        self.on_ended: Callable[[], None] = lambda: None
+    # ---- what it is told -----------------------------------------------------------------
 
-    @property
-    def grace_ms(self) -> int:
-        """Return how long open exchanges have at a stop."""
-        return int(self._options.grace_period * 1000)
-
-    def describe(self) -> dict[str, object]:
-        """Shape: state, pid and loop of the one that serves."""
-        one = self.current
-        if one is None:
-            return {"state": "down", "pid": 0, "loop": ""}
-        return {"state": "up" if one.ready else "down", "pid": one.pid, "loop": one.loop}
-
-    @property
-    def serving(self) -> int:
-        """Return the version that every worker has passed."""
-        return self.current.serving if self.current else 0
-
-    # ---- start and end -------------------------------------------------------------------
-
-    def start(self) -> None:
-        """Start one on the free half of the lanes, unless we stop."""
-        if self.stopping or self.current is not None:
-            return
-        try:
-            child = self.program.start(self._loop)
-        except OSError as error:
-            wait = self.program.wait_after(0)
-            say(f"a data plane cannot be started ({error}), trying again in {wait:.1f} s")
-            self._loop.after(wait, self.start)
-            return
-        one = self.current = DataPlane(child, self._lane_first)
-        self._lane_first = 0 if self._lane_first else self._holdings.workers
-        child.watch(lambda message: self._hear(one, message), lambda: self._ended(one))
-        self._introduce(one)
-
-    def _introduce(self, one: DataPlane) -> None:
-        holdings, options = self._holdings, self._options
-        descriptors = [holdings.statistics, holdings.commit_page]
+    def introduce(self, setup: Setup) -> None:
+        """Tell a fresh one all that it needs: memory, sockets, versions."""
+        holdings = self._holdings
+        descriptors = [holdings.statistics, setup.commit_page]
         if holdings.log >= 0:
             descriptors.append(holdings.log)
-        one.child.send(
+        self.child.send(
             "setup",
             tuple(descriptors),
-            loop=options.loop,
+            loop=setup.loop,
             workers=holdings.workers,
-            lane_first=one.lane_first,
-            uid=self._uid,
-            gid=self._gid,
-            grace_ms=self.grace_ms,
+            lane_first=self.lane_first,
+            uid=setup.uid,
+            gid=setup.gid,
+            grace_ms=setup.grace_ms,
             log=int(holdings.log >= 0),
-            log_format=int(options.log_format == "json"),
+            log_format=int(setup.log_format == "json"),
         )
         for listener in holdings.listeners.values():
-            send_listener(one.child.send, "listen", listener)
+            listener.tell(self.child.send, "listen")
         if holdings.heartbeat >= 0:
-            one.child.send("heartbeat", (holdings.heartbeat,))
-        one.replay = holdings.store.all()
-        self._replay_next(one)
+            self.child.send("heartbeat", (holdings.heartbeat,))
+        self.owe(holdings.store.all())
 
-    def _ended(self, one: DataPlane) -> None:
-        store = self._holdings.store
-        wait = self.program.wait_after(one.child.age)
-        blamed = 0 if one.replay[1:] else store.count_death()
-        self.current = None
-        self._tell("data", state="down", pid=one.pid)
-        if blamed:
-            self._tell("refused", version=blamed, reason="the data plane died of it, twice")
-        if not self.stopping:
-            self._holdings.counts["data_restarts"] += 1
-            say(f"data plane {one.pid} ended ({one.child.describe_end()}), starting another in {wait:.1f} s")
-            if wait:
-                self._loop.after(wait, self.start)
-            else:
-                self.start()
-        self.on_ended()
-
-    # ---- what they are told --------------------------------------------------------------
-
-    def _replay_next(self, one: DataPlane) -> None:
-        """Send the next stored version; a patch can only be prepared on its committed base."""
-        if one.replay:
-            self._send_image(one, one.replay[0])
-
-    @staticmethod
-    def _send_image(one: DataPlane, stored: Stored) -> None:
-        one.child.send("image", stored.descriptors, version=stored.version, kind=stored.kind)
-
-    def send(self, verb: str, descriptors: tuple[int, ...] = (), **fields: object) -> None:
-        """Say something to all that live."""
-        if self.current:
-            self.current.child.send(verb, descriptors, **fields)
-
-    def listen(self, listener: Listener) -> None:
-        """Give them the sockets of a new listener."""
-        if self.current:
-            send_listener(self.current.child.send, "listen", listener)
+    def owe(self, versions: Sequence[Stored]) -> None:
+        """Have it prepare these, one after the other: a patch needs its committed base."""
+        self.owed = list(versions)
+        self._send_next()
 
     def stage(self, stored: Stored) -> None:
-        """Give them a version to prepare; one that has others to take first gets it after these."""
-        one = self.current
-        if one is None:
-            return
-        if one.replay:
-            committed = self._holdings.store.committed
-            one.replay = [older for older in one.replay if older.version <= committed]
-            one.replay.append(stored)
-        else:
-            self._send_image(one, stored)
+        """Have it prepare a version; one that was never committed is not waited for any more."""
+        committed = self._holdings.store.committed
+        waiting = [one for one in self.owed[1:] if one.version <= committed]
+        self.owed = [*self.owed[:1], *waiting, stored]
+        if len(self.owed) == 1:
+            self._send_next()
+
+    def _send_next(self) -> None:
+        if self.owed:
+            stored = self.owed[0]
+            self.child.send("image", stored.descriptors, version=stored.version, kind=stored.kind)
 
     def commit(self, version: int) -> None:
-        """Make a version the running one; who has still to prepare it gets its commit after that."""
-        one = self.current
-        if one and not any(waiting.version == version for waiting in one.replay):
-            one.child.send("commit", version=version)
+        """Have it serve a version; if it has still to prepare it, after that."""
+        if not any(one.version == version for one in self.owed):
+            self.child.send("commit", version=version)
 
-    # ---- what they say -------------------------------------------------------------------
+    # ---- what it says --------------------------------------------------------------------
 
-    def _hear(self, one: DataPlane, message: Message) -> bool:
-        version, store = message.number("version", -1), self._holdings.store
+    def _hear(self, message: Message) -> bool:
+        version = message.number("version", -1)
         match message.verb:
-            case "ready":
-                loop = message.fields.get("loop", "")
-                if loop in ("uring", "epoll") and not one.ready:
-                    one.ready, one.loop = True, loop
-                    seal_size(self._holdings.statistics)
-                    self._tell("data", **self.describe())
-            case "prepared" if store.knows(version):
-                self._prepared(one, version)
-            case "refused" if store.knows(version):
-                self._refused(one, version, message)
-            case "serving" if 0 < version <= store.committed:
-                one.serving = version
-                self._tell("serving", version=version)
+            case "ready" if not self.ready and message.fields.get("loop") in ("uring", "epoll"):
+                self.ready, self.loop = True, message.fields["loop"]
+                self._owner.is_ready(self)
+            case "prepared":
+                self._prepared(version)
+            case "refused":
+                self._refused(version, message)
+            case "serving" if 0 < version <= self._holdings.store.committed:
+                self.serving = version
+                self._owner.serves(self)
+            case "alive":
+                self._heard_at = time.monotonic()
+                if not message.number("stalled"):
+                    self._stalled_at = 0.0
+                elif not self._stalled_at:
+                    self._stalled_at = self._heard_at
+            case "drain-progress":
+                self.open, self.tunnels = message.number("open"), message.number("tunnels")
+                self._owner.progresses(self)
             case "drained":
                 pass  # its exit follows
             case _:
@@ -201,25 +192,29 @@ class DataPlanes:
                     say(f"the data plane said {message.verb[:32]!r} out of turn: ignored, as all like it")
         return False  # it has no descriptor to give
 
-    def _prepared(self, one: DataPlane, version: int) -> None:
-        store = self._holdings.store
-        if one.replay and one.replay[0].version == version:
-            one.replay.pop(0)
-            if version <= store.committed:
-                one.child.send("commit", version=version)
-            self._replay_next(one)
-        if store.staged and store.staged.version == version:
-            self._tell("prepared", version=version)
+    def _answered(self, version: int) -> bool:
+        if not self.owed or self.owed[0].version != version:
+            return False
+        self.owed.pop(0)
+        return True
 
-    def _refused(self, one: DataPlane, version: int, message: Message) -> None:
-        one.replay = [older for older in one.replay if older.version < version]
-        self._holdings.store.drop(version)
-        self._tell(
-            "refused",
-            version=version,
-            code=message.number("code"),
-            section=message.number("section"),
-            index=message.number("index"),
-            field=message.fields.get("field", "")[:32],
-            reason=message.fields.get("reason", "")[:200],
-        )
+    def _prepared(self, version: int) -> None:
+        if self._answered(version):
+            if version <= self._holdings.store.committed:
+                self.child.send("commit", version=version)
+            self._send_next()
+            self._owner.has_prepared(self, version)
+
+    def _refused(self, version: int, message: Message) -> None:
+        if self._answered(version):
+            self._send_next()
+            self._owner.has_refused(self, version, message)
+
+    def stuck(self) -> str:
+        """Shape: why it must be killed, "" while it comes round. Call it after its messages were heard."""
+        now = time.monotonic()
+        if self._stalled_at and now - self._stalled_at >= STALLED_S:
+            return f"a worker has not come round for {now - self._stalled_at:.0f} s"
+        if self._heard_at and now - self._heard_at >= SILENT_S:
+            return f"it has been silent for {now - self._heard_at:.0f} s"
+        return ""

@@ -13,11 +13,10 @@ from edge.errors import HolderError
 from edge.options import Options
 
 
-def take_lock(directory: Path) -> int:
-    """Make the instance's run directory and take its lock.
+def try_lock(directory: Path) -> int | None:
+    """Make the instance's run directory and take its lock; None when a holder of this instance lives.
 
-    Errors: HolderError when a holder of this instance lives. The lock is close-on-exec: inherited, it
-    would outlive its holder.
+    Errors: HolderError. The lock is close-on-exec: inherited, it would outlive its holder.
     """
     try:
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -26,15 +25,31 @@ def take_lock(directory: Path) -> int:
         raise HolderError(f"--run-dir: cannot use {directory}: {error.strerror}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        pid = os.read(lock, 32).decode("ascii", "replace").strip() or "?"
+    except BlockingIOError:
         os.close(lock)
-        raise HolderError(
-            f"instance {directory.name!r} is running already (holder pid {pid}); "
-            "another one on this machine needs --instance NAME"
-        ) from error
+        return None
+    sign_lock(lock)
+    return lock
+
+
+def sign_lock(lock: int) -> None:
+    """Write down whose lock it is."""
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+
+
+def take_lock(directory: Path) -> int:
+    """Take the instance's lock. Errors: HolderError when a holder of this instance lives."""
+    lock = try_lock(directory)
+    if lock is None:
+        try:
+            pid = (directory / "lock").read_text().strip()
+        except OSError:
+            pid = ""
+        raise HolderError(
+            f"instance {directory.name!r} is running already (holder pid {pid or '?'}); "
+            "--take-over takes it over, another one on this machine needs --instance NAME"
+        )
     return lock
 
 

@@ -6,13 +6,16 @@ its queue, and one without an acceptor hangs its clients (design page §1). Neve
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import socket
+import struct
 from pathlib import Path
 
 from edge.errors import HolderError
 
+SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 BACKLOG = 4096  # the kernel cuts it to net.core.somaxconn
 
 
@@ -76,6 +79,27 @@ def open_members(address: str, port: int, count: int) -> list[socket.socket]:
             member.close()
         raise _refusal(address, port, error) from error
     return members
+
+
+def drop_new_connections(descriptor: int) -> None:
+    """Have the kernel drop SYNs to a listening socket, without an answer; what is in its queue stays.
+
+    The filter sees a segment from its TCP header on: byte 13 has the flags.
+    """
+    load_flags, mask, is_syn, drop, take = (
+        struct.pack("=HBBI", *words)
+        for words in (
+            (0x30, 0, 0, 13),  # BPF_LD | BPF_B | BPF_ABS
+            (0x54, 0, 0, 0x12),  # BPF_ALU | BPF_AND | BPF_K: SYN and ACK
+            (0x15, 0, 1, 0x02),  # BPF_JMP | BPF_JEQ | BPF_K: SYN alone
+            (0x06, 0, 0, 0),  # BPF_RET: no byte of it
+            (0x06, 0, 0, 0xFFFFFFFF),
+        )
+    )
+    program = ctypes.create_string_buffer(load_flags + mask + is_syn + drop + take)
+    filter_ = struct.pack("HP", 5, ctypes.addressof(program))
+    with socket.socket(fileno=os.dup(descriptor)) as copy:
+        copy.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, filter_)
 
 
 def open_admin(address: str, port: int) -> socket.socket:

@@ -18,26 +18,36 @@ COMMIT_PAGE_MAGIC = 0x31544D4345474445  # "EDGECMT1" read as little-endian 64 bi
 
 
 class CommitPage:
-    """The page that says which version runs (struct edge_commit_page in edge.h); we are its one writer."""
+    """The page that says which version runs (struct edge_commit_page in edge.h); holders alone write it.
 
-    def __init__(self) -> None:
-        self.descriptor = os.memfd_create("edge-commit", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(self.descriptor, COMMIT_PAGE_BYTES)
-        self._page = mmap.mmap(self.descriptor, COMMIT_PAGE_BYTES)
-        self._page[0:8] = struct.pack("=Q", COMMIT_PAGE_MAGIC)
-        # Later mappings can only read: the data plane gets the page, not the say. Nobody can resize it.
-        fcntl.fcntl(
-            self.descriptor,
-            fcntl.F_ADD_SEALS,
-            fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | _F_SEAL_FUTURE_WRITE | fcntl.F_SEAL_SEAL,
-        )
+    Shape: ``descriptor`` is for holders, ``reader`` for data planes: what it opens can be mapped for reading
+    alone, and a data plane's user may not open it again.
+    """
+
+    def __init__(self, descriptor: int = -1) -> None:
+        """Make one, or go on with the one of another holder."""
+        fresh = descriptor < 0
+        if fresh:
+            descriptor = os.memfd_create("edge-commit", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            os.fchmod(descriptor, 0o600)
+            os.ftruncate(descriptor, COMMIT_PAGE_BYTES)
+            fcntl.fcntl(
+                descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+            )
+        self.descriptor = descriptor
+        self.reader = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+        self._page = mmap.mmap(descriptor, COMMIT_PAGE_BYTES)
+        if fresh:
+            self._page[0:8] = struct.pack("=Q", COMMIT_PAGE_MAGIC)
 
     def write(self, version: int) -> None:
         """Name the running version. One aligned 8-byte store."""
         memoryview(self._page).cast("Q")[1] = version
 
-
-_F_SEAL_FUTURE_WRITE = 0x10  # linux/fcntl.h, since 5.1
+    def close(self) -> None:
+        """Close what is ours alone: the descriptor is the holdings'."""
+        self._page.close()
+        os.close(self.reader)
 
 
 class Heartbeat:

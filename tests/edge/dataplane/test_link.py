@@ -22,10 +22,12 @@ def tell(story: Callable[[HolderLink, socket.socket], Awaitable[None]]) -> None:
         holder, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         link = HolderLink(Channel(ours))
         memory = [os.memfd_create(name) for name in ("admin", "stats", "commit")]
-        send(holder, "setup", memory, data="up", pid=9, loop="epoll", committed=4, staged=5, workers=2)
+        send(holder, "setup", data="up", pid=9, loop="epoll", committed=4, staged=5, workers=2)
+        for name, number in zip(("admin", "statistics", "commit_page"), memory, strict=True):
+            send(holder, "holding", [number], what="descriptor", name=name)
         slots = os.memfd_create("slots")
         os.write(slots, b'{"a":1}')
-        send(holder, "slots", [slots])
+        send(holder, "holding", [slots], what="slots")
         send(holder, "begin")
         for number in (*memory, slots):
             os.close(number)
@@ -34,7 +36,6 @@ def tell(story: Callable[[HolderLink, socket.socket], Awaitable[None]]) -> None:
             await story(link, holder)
         finally:
             link.close()
-            os.close(link.admin)
             holder.close()
 
     asyncio.run(run())

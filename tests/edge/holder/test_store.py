@@ -46,15 +46,22 @@ def test_only_what_is_staged_can_be_committed() -> None:
     assert store.all() == []
 
 
-def test_commit_page_can_be_read_and_not_written() -> None:
+def test_commit_page_can_be_read_and_not_written_by_data_planes() -> None:
     page = CommitPage()
     page.write(42)
-    with mmap.mmap(page.descriptor, 4096, prot=mmap.PROT_READ) as view:
+    with mmap.mmap(page.reader, 4096, prot=mmap.PROT_READ) as view:
         assert struct.unpack_from("=Q", view, 8) == (42,)
+        after = CommitPage(page.descriptor)  # of the next holder
+        after.write(43)
+        assert struct.unpack_from("=Q", view, 8) == (43,)
+        after.close()
     with pytest.raises(PermissionError):
-        mmap.mmap(page.descriptor, 4096)
+        mmap.mmap(page.reader, 4096)
+    with pytest.raises(OSError):
+        os.ftruncate(page.reader, 0)
     with pytest.raises(PermissionError):
         os.ftruncate(page.descriptor, 0)
+    page.close()
     os.close(page.descriptor)
 
 

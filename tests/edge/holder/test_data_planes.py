@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from edge.holder.data_plane import DataPlanes
+from edge.holder.chronicle import Chronicle
+from edge.holder.data_plane import Setup
+from edge.holder.data_planes import DataPlanes
 from edge.holder.loop import Loop
 from edge.holdings import IMAGE_FULL, IMAGE_PATCH, Holdings, Stored
-from edge.options import Options
 from tests.edge.holder.fakes import Peer
 
 
@@ -23,15 +24,18 @@ class World:
         self.holdings.statistics, self.holdings.commit_page = os.memfd_create("s"), os.memfd_create("c")
         self.told: list[tuple[str, dict[str, object]]] = []
         self.peers: list[Peer] = []
-        self.data = DataPlanes(self.loop, self.holdings, Options(), (1, 1), self.tell)
+        setup = Setup(self.holdings.commit_page, "auto", 1, 1, 1000, "text")
+        chronicle = Chronicle(self.holdings, lambda *_words, **_fields: None)
+        self.data = DataPlanes(self.loop, self.holdings, setup, chronicle, self.tell)
         monkeypatch.setattr(self.data.program, "start", self.begin)
 
-    def begin(self, loop: Loop) -> object:
+    def begin(self, loop: Loop, _executable: str) -> object:
         self.peers.append(Peer(loop, "data plane"))
         return self.peers[-1].child
 
     def tell(self, verb: str, _descriptors: object = (), **fields: object) -> None:
-        self.told.append((verb, fields))
+        if verb != "holding":
+            self.told.append((verb, fields))
 
     def stage(self, version: int, kind: int) -> None:
         stored = Stored(version, kind, tuple(os.memfd_create("x") for _ in range(3 - kind)))
@@ -69,7 +73,7 @@ def test_a_fresh_one_gets_all_that_is_stored_in_order(world: World) -> None:
     assert [one.verb for one in first] == ["setup", "image"]
     assert first[0].number("lane_first") == 0 and len(first[0].descriptors) == 2
     peer.says("prepared", version=1)
-    world.until(lambda: not world.data.current or len(world.data.current.replay) == 1)
+    world.until(lambda: not world.data.current or len(world.data.current.owed) == 1)
     assert [(one.verb, one.number("version")) for one in peer.heard()] == [("commit", 1), ("image", 2)]
     peer.says("prepared", version=2)
     peer.says("serving", version=2)
@@ -82,14 +86,14 @@ def test_refused_at_the_second_death(world: World) -> None:
     world.holdings.store.commit(1)
     world.data.start()
     world.peers[0].says("prepared", version=1)
-    world.until(lambda: world.data.current and not world.data.current.replay)
+    world.until(lambda: world.data.current and not world.data.current.owed)
     world.stage(2, IMAGE_PATCH)
     world.peers[0].dies()
     world.until(lambda: len(world.peers) == 2)
     assert world.told == [("data", {"state": "down", "pid": world.peers[0].child.pid})]
     assert world.holdings.store.staged is not None
     world.peers[1].says("prepared", version=1)  # what came before is done; the staged one is its next
-    world.until(lambda: world.data.current and len(world.data.current.replay) == 1)
+    world.until(lambda: world.data.current and len(world.data.current.owed) == 1)
     world.peers[1].dies()
     world.until(lambda: len(world.told) == 3)
     assert world.told[2][0] == "refused" and world.told[2][1]["version"] == 2
