@@ -162,11 +162,11 @@ def doctor(
 
 
 @app.command()
-def status(instance: Instance = None, run_dir: RunDir = None) -> None:
-    """Show a running instance: processes, versions, counters, findings."""
+def status(instance: Instance = None, run_dir: RunDir = None, as_json: Json = False) -> None:
+    """Show a running instance on one screen: processes, versions, counters, findings, events."""
     from edge.cli.status import show_status
 
-    raise typer.Exit(show_status(merged({"instance": instance, "run_dir": run_dir})))
+    raise typer.Exit(show_status(merged({"instance": instance, "run_dir": run_dir}), as_json))
 
 
 @app.command()
