@@ -1,0 +1,311 @@
+"""How long a change of the configuration takes until the first request is answered by it.
+
+`python -m bench.config.publish [--quick] [--shape files|single] [--ingresses N] [--services M]`: N Ingresses
+of two paths and M Services, one object a file and all in one; cold start, one Ingress changed, one endpoint
+changed, 100 changes a second under load. Each change is measured by itself: from the rename to the first
+answer that differs. Prints JSON lines, also to bench/results/publish.jsonl; the last one is the summary.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.config.objects import Folder
+from bench.proxy import processes
+from bench.proxy.http1 import ROOT, launch, versions
+
+PATIENCE_S = 120.0
+APART_S = 0.1  # between two single changes, so that each is a burst of its own
+LOAD_RATE = 1000
+EDGE = Path(sys.executable).parent / "edge"
+_READ_ALONE = """
+import sys, time
+from edge.sources.files import FileSource
+begin = time.perf_counter()
+FileSource(sys.argv[1]).load()
+print(time.perf_counter() - begin)
+"""
+
+
+@dataclass
+class Instance:
+    """A running `edge run`, and how it is asked."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    admin: int
+    started: float
+    connection: http.client.HTTPConnection = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+
+    def ask(self, host: str, path: str) -> tuple[int, bytes]:
+        """Answer of one request on the kept connection."""
+        self.connection.request("GET", path, headers={"Host": host})
+        answer = self.connection.getresponse()
+        return answer.status, answer.read()
+
+    def pid(self, name: str) -> int:
+        """The process with that command name."""
+        (found,) = (
+            pid for pid in processes.descendants(self.process.pid) if processes.command_name(pid) == name
+        )
+        return found
+
+
+def start(folder: Folder, work: Path) -> Instance:
+    """Start an instance; shape: returned at its first good answer."""
+    port, admin = processes.free_port(), processes.free_port()
+    options = {
+        "--config": folder.path,
+        "--http": f"127.0.0.1:{port}",
+        "--admin": f"127.0.0.1:{admin}",
+        "--workers": 1,
+        "--xdp": "off",
+        "--access-log": "off",
+        "--instance": f"bench-{os.getpid()}",
+        "--run-dir": work / "run",
+        "--state-dir": work / "state",
+    }
+    out = work / "edge.out"
+    started = time.monotonic()
+    process = launch([EDGE, "run", *[word for pair in options.items() for word in pair]], out)
+    instance = Instance(process, port, admin, started)
+    last = folder.host(folder.ingresses - 1)
+    while True:
+        try:
+            if instance.ask(last, "/a")[0] == 200:
+                return instance
+        except OSError:
+            instance.connection.close()
+        if process.poll() is not None or time.monotonic() - started > PATIENCE_S:
+            processes.stop(process)
+            raise RuntimeError(f"edge does not serve:\n{out.read_text()[-3000:]}")
+        time.sleep(0.005)
+
+
+def lag_ms(change: tuple[Path, Path], good: Callable[[], bool]) -> float:
+    """Make a change and ask until the answer is the wanted one."""
+    begin = time.monotonic()
+    os.rename(*change)
+    while not good():
+        if time.monotonic() > begin + 30:
+            raise RuntimeError("a change was never served")
+        time.sleep(0.0003)
+    return 1000 * (time.monotonic() - begin)
+
+
+def cpu_s(pid: int) -> float:
+    """Processor time of a process so far, all threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_mb(pid: int) -> float:
+    """Memory that only this process has, and its share of the rest."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def image_bytes(pid: int) -> int:
+    """Size of the newest image that a process holds."""
+    sizes = [0]
+    for entry in os.scandir(f"/proc/{pid}/fd"):
+        try:
+            if "edge-image" in os.readlink(entry.path):
+                sizes.append(os.stat(entry.path).st_size)
+        except OSError:
+            continue
+    return max(sizes)
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Milliseconds: median, 99th percentile, most."""
+    ordered = sorted(values)
+    return {
+        "p50": round(statistics.median(ordered), 2),
+        "p99": round(ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))], 2),
+        "max": round(ordered[-1], 2),
+        "count": len(ordered),
+    }
+
+
+def single_changes(instance: Instance, folder: Folder, count: int) -> list[float]:
+    """One Ingress changed, count times, each by itself."""
+
+    def one(number: int, path: str) -> float:
+        host = folder.host(number)
+        assert instance.ask(host, path)[0] == 404
+        change = folder.change_ingress(number, path)
+        return lag_ms(change, lambda: instance.ask(host, path)[0] == 200)
+
+    lags = []
+    for turn in range(count):
+        lags.append(one((turn * 7919) % folder.ingresses, f"/c{time.monotonic_ns()}"))
+        time.sleep(APART_S)
+    return lags
+
+
+def endpoint_changes(instance: Instance, folder: Folder, count: int) -> list[float]:
+    """One endpoint changed, count times, each by itself."""
+
+    def one(number: int, address: str, name: bytes) -> float:
+        host = folder.host(number)
+        return lag_ms(folder.change_slice(number, address), lambda: name in instance.ask(host, "/a")[1])
+
+    lags = []
+    for turn in range(count):
+        number = (turn // 2 * 31) % min(folder.services, folder.ingresses)
+        lags.append(one(number, *(("127.0.0.2", b"pod-2"), ("127.0.0.1", b"pod-1"))[turn % 2]))
+        time.sleep(APART_S)
+    return lags
+
+
+def stream(instance: Instance, folder: Folder, seconds: float, rate: float) -> dict[str, Any]:
+    """So many changes a second under load, each one's own lag; changes may share a publish."""
+    controller = instance.pid("edge-controller")
+    load: dict[str, Any] = {}
+
+    def traffic() -> None:
+        load.update(
+            processes.load(
+                instance.port,
+                connections=8,
+                seconds=seconds + 1,
+                rate=LOAD_RATE,
+                host=folder.host(folder.ingresses - 1),
+                path="/a",
+            )
+        )
+
+    thread = threading.Thread(target=traffic)
+    thread.start()
+    open_changes: dict[int, tuple[float, str, str]] = {}
+    lags: list[float] = []
+    begin, spent = time.monotonic(), cpu_s(controller)
+    turn = 0
+    while True:
+        now = time.monotonic()
+        if now - begin < seconds:
+            while turn < (now - begin) * rate:
+                number = (turn * 7919) % (folder.ingresses - 1)
+                path = f"/s{turn}"
+                fresh, place = folder.change_ingress(number, path)
+                open_changes[turn] = (time.monotonic(), folder.host(number), path)
+                os.rename(fresh, place)
+                turn += 1
+        elif not open_changes:
+            break
+        elif now - begin > seconds + 30:
+            raise RuntimeError(f"{len(open_changes)} changes were never served")
+        # The oldest first: publishes are in order, so the first that is not served ends the look.
+        for key in list(open_changes):
+            written, host, path = open_changes[key]
+            if instance.ask(host, path)[0] != 200:
+                break
+            lags.append(1000 * (time.monotonic() - written))
+            del open_changes[key]
+        time.sleep(0.001)
+    elapsed = time.monotonic() - begin
+    busy = (cpu_s(controller) - spent) / elapsed
+    thread.join()
+    return {
+        "lag_ms": spread(lags),
+        "changes": turn,
+        "seconds": round(elapsed, 1),
+        "controller_core": round(busy, 3),
+        "requests": load["requests"],
+        "failed": load["errors"] + load["unanswered"] + load["closed"],
+    }
+
+
+def measure(shape: str, arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """All of one shape."""
+    port = processes.free_port()
+    pods = [
+        launch(
+            [sys.executable, "-m", "tests.fakes.endpoint", "--name", name, "--listen", f"{address}:{port}"],
+            work / f"{name}.out",
+        )
+        for name, address in (("pod-1", "127.0.0.1"), ("pod-2", "127.0.0.2"))
+    ]
+    instance = None
+    try:
+        processes.wait_port(port, pods[0])
+        folder = Folder(work / "config", shape == "single", arguments.ingresses, arguments.services, port)
+        reading = float(
+            subprocess.run(
+                [sys.executable, "-c", _READ_ALONE, str(folder.path)],
+                capture_output=True,
+                text=True,
+                check=True,
+                cwd=ROOT,
+            ).stdout
+        )
+        instance = start(folder, work)
+        cold = time.monotonic() - instance.started
+        line: dict[str, Any] = {
+            "shape": shape,
+            "ingresses": folder.ingresses,
+            "services": folder.services,
+            "yaml_bytes": folder.bytes,
+            "cold_start_s": round(cold, 2),
+            "reading_s": round(reading, 2),
+            "beyond_reading_s": round(cold - reading, 2),
+        }
+        count = 20 if arguments.quick else 200
+        single_changes(instance, folder, 3)
+        line["ingress_ms"] = spread(single_changes(instance, folder, count))
+        line["endpoint_ms"] = spread(endpoint_changes(instance, folder, count))
+        if not folder.single:
+            line["stream"] = stream(instance, folder, 5 if arguments.quick else 60, 100)
+        line["controller_mb"] = round(resident_mb(instance.pid("edge-controller")), 1)
+        line["data_mb"] = round(resident_mb(instance.pid("edge-data")), 1)
+        line["image_bytes"] = image_bytes(instance.process.pid)
+        return line
+    finally:
+        for process in [*([instance.process] if instance else []), *pods]:
+            processes.stop(process)
+
+
+def main() -> int:
+    """Run the benchmark; shape: the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--shape", choices=("files", "single"), action="append")
+    parser.add_argument("--ingresses", type=int, default=10_000)
+    parser.add_argument("--services", type=int, default=2_000)
+    arguments = parser.parse_args()
+    processes.compile_tool("load")
+    results = ROOT / "bench" / "results" / "publish.jsonl"
+    stamp = {"date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "versions": versions()}
+    shapes = {}
+    for shape in arguments.shape or ["files", "single"]:
+        with tempfile.TemporaryDirectory(prefix="bench-publish-") as folder:
+            shapes[shape] = measure(shape, arguments, Path(folder))
+            print(json.dumps(shapes[shape]), flush=True)
+    summary = {"bench": "config.publish", "summary": True, **stamp, "shapes": shapes}
+    print(json.dumps(summary), flush=True)
+    with results.open("a") as sink:
+        sink.write(json.dumps(summary) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
