@@ -10,16 +10,19 @@ import asyncio
 import contextlib
 import json
 import socket
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import h11
 
 from edge.admin import dump, health, metrics
+from edge.controller.log import say
 from edge.controller.view import View
+from edge.options import parse_address
 
 CONNECTIONS_MAX = 64
+BACKLOG = 128
+RETRY_S = 2.0  # whether an address that was taken is free
 HEAD_BYTES_MAX = 16384
 READ_S = 10.0  # for a request's head, or between two requests
 WRITE_S = 10.0
@@ -37,6 +40,7 @@ class AdminApi:
         self._view = view
         self._open = 0
         self._listening: asyncio.Server | None = None
+        self._late: asyncio.Task[None] | None = None  # waits for the address
         self._routes: Mapping[str, Callable[[], Answer]] = {
             "/healthz": lambda: _text(*health.alive()),
             "/readyz": lambda: _text(*health.ready(view.state, view.listeners_wanted)),
@@ -46,12 +50,29 @@ class AdminApi:
             "/xdp": lambda: _json(dump.xdp(view)),
         }
 
-    async def start(self, listening: socket.socket) -> None:
-        """Accept on the holder's socket from now on."""
+    async def start(self, listening: socket.socket, place: str) -> None:
+        """Accept on the holder's socket from now on, or as soon as its place (ADDR:PORT) is free."""
+        if listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            self._listening = await asyncio.start_server(self._serve, sock=listening, limit=HEAD_BYTES_MAX)
+        else:
+            self._late = asyncio.create_task(self._start_late(listening, place))
+
+    async def _start_late(self, listening: socket.socket, place: str) -> None:
+        while True:
+            with contextlib.suppress(OSError):
+                if not listening.getsockname()[1]:
+                    listening.bind(parse_address(place, "--admin"))
+                listening.listen(BACKLOG)
+                break
+            await asyncio.sleep(RETRY_S)
         self._listening = await asyncio.start_server(self._serve, sock=listening, limit=HEAD_BYTES_MAX)
+        say(f"the admin API is open on {place}")
+        self._view.state.note("admin", f"the admin API is open on {place}, which was taken")
 
     async def close(self) -> None:
         """Stop accepting; the socket itself stays open in the holder."""
+        if self._late:
+            self._late.cancel()
         if self._listening:
             self._listening.close()
 
@@ -67,7 +88,7 @@ class AdminApi:
             return route()
         except Exception as error:
             # A page that cannot be made must not end the controller; the operator sees why here and there.
-            print(f"edge-controller: {path} failed: {error!r}", file=sys.stderr, flush=True)
+            say(f"{path} failed: {error!r}")
             return 500, TEXT, "this page failed, see the log\n"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

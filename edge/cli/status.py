@@ -108,8 +108,9 @@ def gather(options: Options) -> dict[str, Any]:
         status, body = ask_admin(admin, path)
         pages[path[1:]] = json.loads(body) if status == 200 else {}
     status, body = ask_admin(admin, "/metrics") if ready else (0, b"")
+    serves = holder.get("data_state") == "up" and holder.get("serving") == holder.get("committed") != "0"
     return {
-        "ready": ready == 200,
+        "ready": ready == 200 if admin else serves,
         "reason": reason.decode(errors="replace").strip() or "the admin API is silent",
         "holder": holder,
         "processes": {

@@ -30,7 +30,7 @@ async def control(options: Options, end: socket.socket) -> None:
         await link.open()
         controller = Controller(options, link)
         admin = AdminApi(controller.view)
-        await admin.start(socket.socket(fileno=os.dup(link.holdings.admin)))
+        await admin.start(socket.socket(fileno=os.dup(link.holdings.admin)), options.admin)
         await controller.start()
         await controller.run()
         await admin.close()

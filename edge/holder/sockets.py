@@ -14,6 +14,7 @@ import struct
 from pathlib import Path
 
 from edge.errors import HolderError
+from edge.holder.log import say
 
 SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 BACKLOG = 4096  # the kernel cuts it to net.core.somaxconn
@@ -30,9 +31,10 @@ def show(address: str, port: int) -> str:
 
 
 def show_name(descriptor: int) -> str:
-    """Shape: ADDR:PORT that a socket of ours is bound to."""
+    """Shape: ADDR:PORT that a socket of ours listens on; "" for one that does not listen."""
     with socket.socket(fileno=os.dup(descriptor)) as copy:
-        return show(*copy.getsockname()[:2])
+        listens = copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        return show(*copy.getsockname()[:2]) if listens else ""
 
 
 def _tcp(address: str) -> socket.socket:
@@ -103,15 +105,23 @@ def drop_new_connections(descriptor: int) -> None:
 
 
 def open_admin(address: str, port: int) -> socket.socket:
-    """Open the admin API's socket; the controller accepts on it. Errors: HolderError."""
+    """Open the admin API's socket; the controller accepts on it.
+
+    Where somebody else has the address the socket stays unbound, and the controller tries again: clients come
+    before the admin API. Errors: HolderError for an address that cannot be right.
+    """
     fresh = _tcp(address)
     try:
         fresh.setblocking(False)
         fresh.bind((address, port))
         fresh.listen(128)
     except OSError as error:
+        refusal = _refusal(address, port, error)
+        if error.errno == errno.EADDRINUSE:
+            say(f"{refusal}; serving without the admin API until it is free")
+            return fresh
         fresh.close()
-        raise _refusal(address, port, error) from error
+        raise refusal from error
     return fresh
 
 

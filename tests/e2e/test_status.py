@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -59,3 +61,33 @@ def test_one_screen(tmp_path: Path) -> None:
             assert found["processes"]["controller"]["pid"] == edge.pid("edge-controller")
         code, text = status(edge)
         assert code == 2 and "is not running" in text and len(text.splitlines()) == 1
+
+
+def test_an_admin_port_that_is_taken_costs_no_client(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.mkdir()
+    with pod("web") as port, socket.create_server(("127.0.0.1", 0)) as taken:
+        write(
+            config,
+            "a.yaml",
+            service("web"),
+            endpoints("web", port),
+            ingress("a", [("a.example", "/", "web")]),
+        )
+        edge = Running(tmp_path, config)
+        edge.admin_port = taken.getsockname()[1]
+        edge.options["admin"] = f"127.0.0.1:{edge.admin_port}"
+        edge.start()
+        try:
+            wait_for("served all the same", lambda: edge.served("a.example") == 200)
+            code, text = status(edge)
+            assert code == 0 and "not open: its address is taken" in text
+            assert edge.lines().count("serving without the admin API") == 1
+            old = edge.pid("edge-controller")
+            os.kill(old, signal.SIGKILL)
+            wait_for("another controller", lambda: edge.holder()["controller_pid"] not in ("0", str(old)))
+            taken.close()
+            wait_for("the admin API is open as well", edge.ready)
+            assert status(edge)[0] == 0 and edge.lines().count("the admin API is open") == 1
+        finally:
+            edge.close()

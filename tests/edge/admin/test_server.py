@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from edge.admin import server
 from edge.admin.server import AdminApi
 from edge.controller.keeper import Keeper
 from edge.controller.state import StateDirectory
@@ -44,7 +45,7 @@ def talk(view: View, *requests: bytes) -> bytes:
         listening = socket.create_server(("127.0.0.1", 0))
         port = listening.getsockname()[1]
         api = AdminApi(view)
-        await api.start(listening)
+        await api.start(listening, "127.0.0.1:0")
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
             for request in requests:
@@ -144,3 +145,32 @@ def test_diagnostics_and_xdp(view: View) -> None:
         "attached": False,
         "reason": "--xdp off",
     }
+
+
+def test_an_address_that_is_taken_is_waited_for(
+    view: View, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(server, "RETRY_S", 0.01)
+
+    async def story() -> None:
+        taken = socket.create_server(("127.0.0.1", 0))
+        place = taken.getsockname()
+        ours = socket.socket()
+        ours.setblocking(False)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        api = AdminApi(view)
+        await api.start(ours, f"{place[0]}:{place[1]}")
+        await asyncio.sleep(0.03)
+        assert not ours.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        taken.close()
+        async with asyncio.timeout(5):
+            while not view.state.events:
+                await asyncio.sleep(0.01)
+        reader, writer = await asyncio.open_connection(*place)
+        writer.write(get("/healthz"))
+        assert b" 200 " in await reader.readline()
+        writer.close()
+        await api.close()
+
+    asyncio.run(story())
+    assert capfd.readouterr().err.count("the admin API is open") == 1

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from edge.errors import HolderError
-from edge.holder.sockets import open_admin, open_members, show
+from edge.holder.sockets import open_admin, open_members, show, show_name
 
 
 def test_members_share_one_port() -> None:
@@ -24,5 +24,15 @@ def test_a_port_of_another_process_is_refused_even_with_reuse() -> None:
         port = other.getsockname()[1]
         with pytest.raises(HolderError, match="in use"):
             open_members("127.0.0.1", port, 2)
-        with pytest.raises(HolderError, match=show("127.0.0.1", port)):
-            open_admin("127.0.0.1", port)
+
+
+def test_an_admin_address_that_is_taken_is_left_for_later(capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        place = other.getsockname()
+        with open_admin(*place) as unbound:
+            assert show_name(unbound.fileno()) == "" and unbound.getsockname()[1] == 0
+    assert show(*place) in capfd.readouterr().err
+    with open_admin(*place) as bound:
+        assert show_name(bound.fileno()) == show(*place)
+    with pytest.raises(HolderError, match="does not have"):
+        open_admin("198.51.100.7", 80)
