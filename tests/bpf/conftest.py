@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 
 import pytest
 
@@ -15,10 +16,16 @@ from tests.bpf.probe import V4, V6, Probe
 _NUMBERS = count()
 
 
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One compilation for all tests."""
+    return tmp_path_factory.mktemp("objects")
+
+
 @pytest.fixture
-def probe() -> Iterator[Probe]:
+def probe(cache: Path) -> Iterator[Probe]:
     instance = f"test-bpf-{os.getpid()}-{next(_NUMBERS)}"
-    plane = XdpPlane.open(instance, [])
+    plane = XdpPlane.open(instance, [], cache=cache)
     try:
         yield Probe(plane)
     finally:
