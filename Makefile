@@ -21,7 +21,7 @@ long: native ## the long forms: all image mutants, full publish run, fuzzing for
 
 chaos: native ## the survival program: deaths, upgrades, hand-overs, reboots, faults; a table; needs root
 	@[ "$$(id -u)" = 0 ] || { echo "make chaos: needs root (BPF, network namespaces)" >&2; exit 1; }
-	$(PY) -m tests.e2e.survival.chaos --times $(or $(TIMES),10)
+	$(PY) -m tests.e2e.survival.chaos --times $(or $(TIMES),10) --cycles $(or $(CYCLES),100)
 
 demo: native ## XDP, data plane and upstreams in namespaces; ONCE=1 ends by itself
 	@[ "$$(id -u)" = 0 ] || { echo "make demo: needs root (BPF, network namespaces)" >&2; exit 1; }

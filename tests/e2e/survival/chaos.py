@@ -1,8 +1,8 @@
 """The survival program: each action under traffic, on both loops, as a table (`make chaos`).
 
-`python -m tests.e2e.survival.chaos [--times N] [--loop L] [--action A]... [--json FILE]`; the short form is
-test_survival.py. Every action has its own traffic, so that whatever failed belongs to one line. Exit
-status 1 when a line is not as required.
+`python -m tests.e2e.survival.chaos [--times N] [--loop L] [--action A]... [--cycles N] [--json FILE]`; the
+short form is test_survival.py. Every action has its own traffic, so that whatever failed belongs to one
+line. Exit status 1 when a line is not as required.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ RECOVERY_MS = 500
 RATE_LEAST = 0.9  # of 2,000 requests a second: less would be a claim about another program
 RATE = 2000
 EXPLAINED_MAX = 5
+SETTLE_S = 1.2  # a process that lived less than a second is started again with a delay
 
 
 def run(stage: Stage, action: Action, times: int) -> Line:
@@ -141,12 +142,34 @@ def on_stage(loop: str, names: Sequence[str], times: int, folder: Path) -> list[
     return lines
 
 
+def after_all(loop: str, names: Sequence[str], cycles: int, folder: Path) -> Line:
+    """Do every action once, then all of them in turn `cycles` times: what is left must be the same."""
+    line = Line("after all these, as after one", loop)
+    folder.mkdir(0o755)
+    with Stage(folder, loop) as stage:
+        for name in names:
+            ACTIONS[name].do(stage, 0)
+        first = Belongings.of(stage.edge)
+        try:
+            for number in range(cycles):
+                ACTIONS[names[number % len(names)]].do(stage, number)
+                line.times = number + 1
+                time.sleep(SETTLE_S)
+        except AssertionError as error:
+            line.wrong.append(f"at {line.times + 1}: {error}")
+        last = Belongings.of(stage.edge)
+    line.left = first.change(last)
+    line.wrong += first.grown(last)
+    return line
+
+
 def main() -> int:
     """Read the command line, run, print the table."""
     parser = argparse.ArgumentParser(prog="python -m tests.e2e.survival.chaos")
     parser.add_argument("--times", type=int, default=10)
     parser.add_argument("--loop", action="append", choices=LOOPS)
     parser.add_argument("--action", action="append", choices=list(ACTIONS))
+    parser.add_argument("--cycles", type=int, default=0, help="then so many of all in turn, for leaks")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     if os.getuid() != 0:
@@ -156,8 +179,11 @@ def main() -> int:
     lines: list[Line] = []
     for loop in arguments.loop or LOOPS:
         with tempfile.TemporaryDirectory(prefix="edge-chaos-") as name:
-            Path(name).chmod(0o755)
-            lines += on_stage(loop, arguments.action or list(ACTIONS), arguments.times, Path(name))
+            folder, names = Path(name), arguments.action or list(ACTIONS)
+            folder.chmod(0o755)
+            lines += on_stage(loop, names, arguments.times, folder)
+            if arguments.cycles:
+                lines.append(after_all(loop, names, arguments.cycles, folder / "all"))
     print()
     print(render(lines))
     if arguments.json:

@@ -40,6 +40,7 @@ from tests.fakes.client import Closed
 
 FAST_BODY = 128  # client.c knows it
 PODS_SECONDS_MAX = 3600
+MEMORY_GROWTH, MEMORY_SLACK_KIB = 1.05, 2048  # Python's heaps are not the same twice
 
 
 class Instance(Running):
@@ -153,7 +154,7 @@ class Stage:
         self.lab = Lab(clients=2, pods=2)
         settings: dict[str, object] = {
             "xdp": "native", "interface": self.lab.interfaces(), "loop": loop, "workers": 2,
-            "grace_period": 2, **options,
+            "grace_period": 1, **options,
         }  # fmt: skip
         self.edge = Instance(folder, self.config, lab=self.lab, http=f"{ADDRESS}:{PORT}", **settings)
 
@@ -267,6 +268,11 @@ class Belongings:
             f"{name} has {later.descriptors.get(name, 0)} descriptors, after the first time {count}"
             for name, count in self.descriptors.items()
             if later.descriptors.get(name, 0) != count
+        ]
+        wrong += [
+            f"{name} uses {later.resident.get(name, 0)} KiB, after the first time {before}"
+            for name, before in self.resident.items()
+            if later.resident.get(name, 0) > before * MEMORY_GROWTH + MEMORY_SLACK_KIB
         ]
         for what in ("pins", "namespaces", "processes"):
             if getattr(self, what) != getattr(later, what):
