@@ -1,13 +1,14 @@
 """Where one fault happens: an instance on loopback, clients that ask all the time, one line of the table.
 
-Used by faults*.py. The clients are few and slow: they show what one fault costs, not what load does (that is
-traffic.py). What is patched in a process of ours, so that a fault can be made at all, is written to files in the
-test's folder by Odd, and nowhere else.
+Used by faults*.py. The clients are few and slow: they show what one fault costs, not what load does (that
+is traffic.py). What is patched in a process of ours, so that a fault can be made at all, is written to
+files in the test's folder by Odd, and nowhere else.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import subprocess
 import sys
@@ -31,8 +32,8 @@ EXPLAINED_MAX = 3
 class Odd(Running):
     """An instance whose processes are started by way of what a fault needs.
 
-    Shape: `holder` is Python that the holder runs before it is the holder; `child` is Python that its children
-    run first, with `module` as what they are to become; `preload` is a library for all of them.
+    Shape: `holder` is Python that the holder runs before it is the holder; `child` is Python that its
+    children run first, with `module` as what they are to become; `preload` is a library for all of them.
     """
 
     holder = ""
@@ -121,7 +122,7 @@ class Asking:
         line.resets += sum("reset" in text.lower() for text in self.failed)
         line.refused += sum("refused" in text.lower() for text in self.failed)
         times = sorted(self.answered_at)
-        gaps = [later - sooner for sooner, later in zip(times, times[1:], strict=False)]
+        gaps = [later - sooner for sooner, later in itertools.pairwise(times)]
         line.gap_ms = max([line.gap_ms, *(gap * 1000 for gap in gaps)])
         line.wrong += [f"failed: {text}" for text in self.failed[inside:][:EXPLAINED_MAX]]
         if not times:
@@ -208,7 +209,7 @@ def fill(place: Path) -> Path:
     return file
 
 
-def processor_time(pid: int) -> float:
-    """Return the processor time that a process has used. Units: seconds."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+def processor_time(place: Path) -> float:
+    """Return the processor time that a process or thread (its folder in /proc) has used. Units: seconds."""
+    fields = (place / "stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
