@@ -8,16 +8,18 @@ server's own YAML reader has it. Never looks at what an object means.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 import yaml
 
 FILE_BYTES_MAX = 10 << 20
+DOCUMENTS_MAX = 100_000  # three times what 10 MiB of the smallest real objects hold
 DEPTH_MAX = 64  # a CRD's schema, the deepest thing in practice, stays under 40
 NODES_MAX = 2_000_000  # after expanding aliases: ten times what 10 MB of real objects hold
 TEXT_SHARE = 32  # bytes of text that count as one value more
+_AFTER_DASHES = (b"", b"\n", b"\r", b" ", b"\t")
 _SUSPICIOUS_PREFIX = 2 * DEPTH_MAX
 
 
@@ -56,11 +58,45 @@ def read_documents(data: bytes, name: str) -> list[Any]:
     """Read every object of a file; a kind `List` (or `XList`) gives its items.
 
     Shape: raw objects in the file's order, empty documents left out.
-    Errors: DocumentError; nothing of the file is used then.
+    Errors: DocumentError.
+    """
+    pieces = split(data, name)
+    return [document for index in range(len(pieces)) for document in read_piece(pieces, index, name)]
+
+
+def split(data: bytes, name: str) -> list[bytes]:
+    """Cut a file where its documents begin, so that each can be read, and kept, by itself.
+
+    A line that begins with three dashes and white space begins a document wherever it stands, in quotes and
+    block scalars too (YAML 1.2, c-forbidden). A file with directives or explicit ends is one piece.
+    Errors: DocumentError for one that is too long.
     """
     if len(data) > FILE_BYTES_MAX:
         raise DocumentError(f"is longer than {FILE_BYTES_MAX >> 20} MiB")
-    documents = _json(data) if name.endswith(".json") else _yaml(data)
+    if name.endswith(".json") or data.startswith(b"%") or b"\n%" in data or b"\n..." in data:
+        return [data]
+    first, *others = data.split(b"\n---")
+    if len(others) > DOCUMENTS_MAX:
+        raise DocumentError(f"has more than {DOCUMENTS_MAX} documents")
+    if any(other[:1] not in _AFTER_DASHES for other in others):
+        return [data]
+    return [first, *others]
+
+
+def read_piece(pieces: list[bytes], index: int, name: str) -> list[Any]:
+    """Read the objects of one piece of a file.
+
+    Errors: DocumentError, with the line in the file; nothing of the piece is used then.
+    """
+    data = pieces[index]
+    if index:
+        # The dashes that were cut off are put back: what follows them may not stand alone.
+        data = b"---" + data
+
+    def first_line() -> int:
+        return 1 + sum(piece.count(b"\n") + 1 for piece in pieces[:index])
+
+    documents = _json(data) if name.endswith(".json") else _yaml(data, first_line)
     for document in documents:
         _measure(document)
     return [entry for document in documents for entry in _unpack(document)]
@@ -77,7 +113,7 @@ def _json(data: bytes) -> list[Any]:
         raise DocumentError(f"is no JSON: {error}") from error
 
 
-def _yaml(data: bytes) -> list[Any]:
+def _yaml(data: bytes, first_line: Callable[[], int]) -> list[Any]:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -88,7 +124,7 @@ def _yaml(data: bytes) -> list[Any]:
         return [document for document in yaml.load_all(text, Loader=_Loader) if document is not None]
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+        place = f" at line {mark.line + first_line()}, column {mark.column + 1}" if mark is not None else ""
         raise DocumentError(f"is no YAML: {error.problem or error.context}{place}") from error
     except yaml.YAMLError as error:
         raise DocumentError(f"is no YAML: {' '.join(str(error).split())[:200]}") from error

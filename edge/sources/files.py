@@ -21,18 +21,19 @@ import asyncio
 import os
 import stat
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from edge.errors import SourceError
 from edge.model.diagnostics import Diagnostic, ObjectRef, Severity
 from edge.resources.kinds import Problem, Unknown, identify
 from edge.resources.store import Key, ResourceEvent
-from edge.sources.documents import FILE_BYTES_MAX, DocumentError, read_documents
+from edge.sources.documents import FILE_BYTES_MAX, DocumentError, read_piece, split
 from edge.sources.inotify import CLOSE_WRITE, DELETE, MODIFY, MOVED, Inotify
+from edge.sources.merge import Merge, Pair
 
 SUFFIXES = (".yaml", ".yml", ".json")
 QUIET_S = 0.005  # a burst of events ends after so long without one
@@ -45,9 +46,23 @@ EMPTY = (
 # A file changed so shortly before it was read may change again within one tick of its clock.
 RACY_NS = 100_000_000
 
-Known = Mapping[str, tuple[tuple[Key, Mapping[str, Any]], ...]]  # objects by file
+FINDINGS_MAX = 100  # of one file; a hundred say enough
+
+Known = Mapping[str, tuple[Pair, ...]]  # objects by file
 Signature = tuple[int, int, int, int, int]
 _NEVER: Signature = (0, 0, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """One document of a file, or a whole file that cannot be cut. ``problem``: why it cannot be read."""
+
+    text: bytes
+    objects: tuple[Pair, ...] = ()
+    findings: tuple[tuple[str, str, str], ...] = ()  # field, reason, sentence
+    unknown: tuple[str, ...] = ()
+    documents: int = 0
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +71,10 @@ class _Reading:
 
     signature: Signature
     settled: bool
-    objects: tuple[tuple[Key, Mapping[str, Any]], ...]
+    objects: tuple[Pair, ...]
     findings: tuple[Diagnostic, ...]
     ignored: tuple[Diagnostic, ...]
+    pieces: tuple[_Piece, ...] = ()
 
 
 class FileSource:
@@ -78,11 +94,15 @@ class FileSource:
         self.folder = Path(os.path.abspath(folder))
         self.diagnostics: tuple[Diagnostic, ...] = ()
         self.ignored: tuple[Diagnostic, ...] = ()
-        self.origins: Mapping[Key, str] = {}
         self.lost_since = lost_since
         self._readings = {name: _Reading(_NEVER, False, objects, (), ()) for name, objects in kept.items()}
         self._doubt = bool(kept) and not trust_empty  # an empty folder is taken for a lost one
-        self._sent: dict[Key, Mapping[str, Any]] = {}
+        self._noisy: set[str] = set()  # files of which something is to be said
+        self._folders: tuple[Diagnostic, ...] = ()
+        self._merge = Merge()
+        self._look: set[str] | None = set()  # files that may have changed; None: any
+        self._unsettled: set[str] = set()
+        self._links = False  # an event may be of another name than ours
         self._writing: dict[str, float] = {}  # real path → when to read it all the same
         self._inotify: Inotify | None = None
         self._followed: set[str] = set()  # folders whose every event is ours
@@ -90,6 +110,11 @@ class FileSource:
         self._away = False  # the folder could not be read
         self._wake: asyncio.Event | None = None
         self._again = False
+
+    @property
+    def origins(self) -> Mapping[Key, str]:
+        """The file of each object; never changed once it was given."""
+        return self._merge.origins
 
     def load(self) -> list[ResourceEvent]:
         """Read the folder for the first time and begin to watch it.
@@ -118,7 +143,8 @@ class FileSource:
                 await self._burst(loop)
                 before = self.diagnostics
                 # In a thread: 10 MB of YAML take seconds, and the loop also answers probes.
-                events = await asyncio.to_thread(self._scan)
+                look, self._look = self._look, set()
+                events = await asyncio.to_thread(self._scan, None if self._again else look)
                 if events or before != self.diagnostics:
                     yield events
         finally:
@@ -174,13 +200,20 @@ class FileSource:
         Shape: whether one was ours; of the parent only the folder's own name is.
         """
         if self._inotify is None:
+            self._look = None
             return True
         ours, parent = False, str(self.folder.parent)
+        real = os.path.realpath(self.folder)
         for change in self._inotify.read():
             path = os.path.join(change.folder, change.name)
             if change.folder == parent and parent not in self._followed and change.name != self.folder.name:
                 continue
             ours = True
+            plain = change.folder == real and change.name and not change.name.startswith(".")
+            if self._look is not None and plain and not self._links:
+                self._look.add(change.name)
+            else:
+                self._look = None
             if change.mask & MODIFY:
                 self._writing.setdefault(path, time.monotonic() + WRITING_S)
             elif change.mask & (CLOSE_WRITE | MOVED | DELETE):
@@ -200,60 +233,94 @@ class FileSource:
 
     # ---- reading --------------------------------------------------------------------------
 
-    def _scan(self) -> list[ResourceEvent]:
-        """Read what changed; shape: the events against what was sent before."""
+    def _scan(self, names: Iterable[str] | None = None) -> list[ResourceEvent]:
+        """Read what changed; shape: the events against what was sent before.
+
+        ``names``: the files that may have changed, None: look at all of them.
+        """
         force, self._again = self._again, False
-        findings: list[Diagnostic] = []
-        ignored: list[Diagnostic] = []
-        found: dict[str, _Reading] = {}
-        lost = ""
+        lost, held_back = "", []
+        changed: dict[str, _Reading | None]
         try:
-            # The folder itself may be a link, or be made anew: its parent knows.
-            self._follow(str(self.folder.parent))
-            self._followed.clear()
-            for path, name in self._walk(ignored):
-                found[name] = self._read(path, name, None if force else self._readings.get(name))
+            if names is None or force or self._away or self._doubt or self._blind:
+                changed = self._look_at_all(force)
+            else:
+                late = {os.path.basename(path) for path in self._writing}
+                changed = self._look_at({*names, *self._unsettled, *late})
         except OSError as error:
             # The folder is away (being replaced, or unmounted): everything stays as it was.
-            found, lost = self._readings, f"cannot be read ({error.strerror}); the last good objects stay"
+            changed, lost = {}, f"cannot be read ({error.strerror}); the last good objects stay"
         self._away = bool(lost)
         if not lost and self._doubt:
-            if any(reading.objects and not self._is_kept(name, reading) for name, reading in found.items()):
+            now = {**self._readings, **changed}
+            if any(one.objects and not self._is_kept(name, one) for name, one in now.items() if one):
                 self._doubt = False
             else:
-                findings += [finding for reading in found.values() for finding in reading.findings]
-                found, lost = self._readings, EMPTY
-        findings += self._note_lost(lost)
-        now = time.monotonic()
-        self._writing = {path: due for path, due in self._writing.items() if due > now}
-        self._readings = found
+                held_back = [finding for one in changed.values() if one for finding in one.findings]
+                changed, lost = {}, EMPTY
+        moment = time.monotonic()
+        self._writing = {path: due for path, due in self._writing.items() if due > moment}
+        for name, reading in changed.items():
+            self._put(name, reading)
+        for name in self._readings.keys() - self._merge.names() if lost else ():
+            self._merge.put(name, self._readings[name].objects)  # what was kept over a start
+        events = self._merge.changes()
+        self._say(self._note_lost(lost) + held_back)
+        return events
+
+    def _put(self, name: str, reading: _Reading | None) -> None:
+        """Take a file's reading in; None: it is gone."""
+        self._unsettled.discard(name)
+        self._noisy.discard(name)
+        self._merge.put(name, reading.objects if reading else ())
+        if reading is None:
+            self._readings.pop(name, None)
+            return
+        self._readings[name] = reading
+        if not reading.settled:
+            self._unsettled.add(name)
+        if reading.findings or reading.ignored:
+            self._noisy.add(name)
+
+    def _say(self, findings: list[Diagnostic]) -> None:
+        ignored = list(self._folders)
         if self._blind:
             findings.append(_finding("", "Blind", self._blind, Severity.WARNING))
-
-        objects: dict[Key, Mapping[str, Any]] = {}
-        first: dict[Key, str] = {}
-        for name, reading in found.items():
-            findings.extend(reading.findings)
-            for key, raw in reading.objects:
-                if key in first:
-                    text = f"stands in {first[key]!a} and in {name!a}; the first is used"
-                    findings.append(Diagnostic(ObjectRef(*key), "", "Duplicate", text))
-                else:
-                    objects[key], first[key] = raw, name
-        self.origins = first
+        for name in self._noisy:
+            findings.extend(self._readings[name].findings)
+            ignored.extend(self._readings[name].ignored)
+        findings.extend(self._merge.duplicates())
         self.diagnostics = tuple(sorted(set(findings)))
-        for reading in found.values():
-            ignored.extend(reading.ignored)
         self.ignored = tuple(sorted(set(ignored)))
 
-        events = [ResourceEvent(*key, None) for key in sorted(self._sent.keys() - objects.keys())]
-        events += [
-            ResourceEvent(*key, raw)
-            for key, raw in objects.items()
-            if key not in self._sent or (self._sent[key] is not raw and self._sent[key] != raw)
-        ]
-        self._sent = objects
-        return events
+    def _look_at_all(self, force: bool) -> dict[str, _Reading | None]:
+        """Shape: what every file says now, None for those that are gone."""
+        # The folder itself may be a link, or be made anew: its parent knows.
+        self._follow(str(self.folder.parent))
+        self._followed.clear()
+        found: dict[str, _Reading | None] = dict.fromkeys(self._readings)
+        for path, name in self._walk():
+            found[name] = self._read(path, name, self._readings.get(name), force)
+        return found
+
+    def _look_at(self, names: Iterable[str]) -> dict[str, _Reading | None]:
+        """Look at single files. Errors: OSError when the folder is away."""
+        folder = str(self.folder)
+        found: dict[str, _Reading | None] = {}
+        for name in sorted(names):
+            path = os.path.join(folder, name)
+            try:
+                status = os.lstat(path)
+            except FileNotFoundError:
+                os.stat(folder)
+                if name in self._readings:
+                    found[name] = None
+                continue
+            if not stat.S_ISREG(status.st_mode):
+                return self._look_at_all(False)  # a link, a folder: rare enough
+            if name.endswith(SUFFIXES):
+                found[name] = self._read(path, name, self._readings.get(name))
+        return found
 
     def _is_kept(self, name: str, reading: _Reading) -> bool:
         """Say whether these objects are those of before, as the file itself cannot be read."""
@@ -269,26 +336,33 @@ class FileSource:
         since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.lost_since))
         return [_finding("", "Unreadable" if self._away else "SourceEmpty", f"{why} (since {since})")]
 
-    def _walk(self, ignored: list[Diagnostic]) -> Iterator[tuple[str, str]]:
+    def _walk(self) -> Iterator[tuple[str, str]]:
         """Shape: (path, name) of every file that we read, by name."""
         folder = str(self.folder)
         self._follow(folder)
         self._follow(os.path.realpath(folder))
+        folders = []
+        self._links = False
         with os.scandir(folder) as entries:
-            listed = sorted(entry.name for entry in entries if not entry.name.startswith("."))
-        for name in listed:
+            listed = sorted(
+                ((entry.name, entry.is_symlink()) for entry in entries if not entry.name.startswith(".")),
+            )
+        for name, is_link in listed:
             path = os.path.join(folder, name)
+            self._links = self._links or is_link
             try:
                 mode = os.stat(path).st_mode
             except OSError:
                 continue  # a link to nothing, or gone meanwhile: an event tells when it comes back
             if stat.S_ISREG(mode) and name.endswith(SUFFIXES):
-                self._follow(os.path.dirname(os.path.realpath(path)))
+                if is_link:
+                    self._follow(os.path.dirname(os.path.realpath(path)))
                 yield path, name
             elif stat.S_ISDIR(mode):
-                ignored.append(_finding(name, "Folder", "folders are not read", Severity.WARNING))
+                folders.append(_finding(name, "Folder", "folders are not read", Severity.WARNING))
+        self._folders = tuple(folders)
 
-    def _read(self, path: str, name: str, old: _Reading | None) -> _Reading:
+    def _read(self, path: str, name: str, old: _Reading | None, force: bool = False) -> _Reading:
         try:
             with open(path, "rb") as file:
                 status = os.fstat(file.fileno())
@@ -299,7 +373,7 @@ class FileSource:
                     status.st_mtime_ns,
                     status.st_ctime_ns,
                 )
-                if old is not None and old.signature == signature and old.settled:
+                if old is not None and old.signature == signature and old.settled and not force:
                     return old
                 due = self._writing.get(os.path.realpath(path))
                 if old is not None and due is not None and due > time.monotonic():
@@ -311,32 +385,78 @@ class FileSource:
             finding = _finding(name, "Unreadable", f"cannot be read: {error.strerror}{stay}")
             return _Reading(_NEVER, False, old.objects if old else (), (finding,), ())
         try:
-            documents = read_documents(data, name)
+            pieces = _pieces(split(data, name), name, old.pieces if old else ())
         except DocumentError as error:
             text = str(error) + ("; the last good objects stay" if old and old.objects else "")
             kept = old.objects if old else ()
             return _Reading(signature, settled, kept, (_finding(name, "Unreadable", text),), ())
-        return _judge(name, documents, signature, settled)
+        return _whole(name, pieces, old.objects if old else (), signature, settled)
 
 
-def _judge(name: str, documents: list[Any], signature: Signature, settled: bool) -> _Reading:
-    """Sort a file's documents into objects, things without identity, and kinds of other people."""
-    objects: list[tuple[Key, Mapping[str, Any]]] = []
-    findings: list[Diagnostic] = []
-    ignored: list[Diagnostic] = []
-    for number, document in enumerate(documents, 1):
+def _pieces(texts: list[bytes], name: str, old: tuple[_Piece, ...]) -> tuple[_Piece, ...]:
+    """Read the pieces of a file that are new; the others are those of its last reading."""
+    known = [piece.text for piece in old]
+    least = min(len(texts), len(known))
+    head = next((at for at in range(least) if texts[at] != known[at]), least)
+    tail = next((at for at in range(least - head) if texts[-1 - at] != known[-1 - at]), least - head)
+    moved = {piece.text: piece for piece in old[head : len(old) - tail]}
+    fresh: list[_Piece] = []
+    for at in range(head, len(texts) - tail):
+        text = texts[at]
+        piece = moved.get(text)
+        if piece is None or piece.problem:
+            piece = moved[text] = _read_piece(texts, at, name)
+        fresh.append(piece)
+    return (*old[:head], *fresh, *old[len(old) - tail :])
+
+
+def _read_piece(texts: list[bytes], at: int, name: str) -> _Piece:
+    """Sort a piece's documents into objects, things without identity, and kinds of other people."""
+    text = texts[at]
+    try:
+        documents = read_piece(texts, at, name)
+    except DocumentError as error:
+        return _Piece(text, problem=str(error))
+    objects: list[Pair] = []
+    findings: list[tuple[str, str, str]] = []
+    unknown: list[str] = []
+    for document in documents:
         try:
             identity = identify(document)
         except Unknown as error:
-            text = f"document {number}: nobody here reads {error}"
-            ignored.append(_finding(name, "UnknownKind", text, Severity.WARNING))
+            unknown.append(f"nobody here reads {error}")
             continue
         if isinstance(identity, Problem):
-            text = f"document {number}: {identity.message}"
-            findings.append(_finding(name, identity.reason, text, field=identity.field))
+            findings.append((identity.field, identity.reason, identity.message))
         else:
             objects.append((identity, document))
-    return _Reading(signature, settled, tuple(objects), tuple(findings), tuple(ignored))
+    return _Piece(text, tuple(objects), tuple(findings), tuple(unknown), len(documents))
+
+
+def _whole(
+    name: str, pieces: tuple[_Piece, ...], before: tuple[Pair, ...], signature: Signature, settled: bool
+) -> _Reading:
+    """Put the pieces together. While one cannot be read, what the file said before stays as well."""
+    objects = tuple(chain.from_iterable(piece.objects for piece in pieces))
+    findings: list[Diagnostic] = []
+    ignored: list[Diagnostic] = []
+    number = 1
+    broken = [piece for piece in pieces if piece.problem]
+    if broken:
+        there = {pair[0] for pair in objects}
+        kept = tuple(pair for pair in before if pair[0] not in there)
+        objects = (*objects, *kept) if objects else before
+        for piece in broken[:FINDINGS_MAX]:
+            text = piece.problem + ("; the last good objects stay" if kept else "")
+            findings.append(_finding(name, "Unreadable", text))
+    for piece in pieces:
+        if (piece.findings or piece.unknown) and len(findings) + len(ignored) < FINDINGS_MAX:
+            for field, reason, text in piece.findings[:FINDINGS_MAX]:
+                findings.append(_finding(name, reason, f"document {number}: {text}", field=field))
+            for text in piece.unknown[:FINDINGS_MAX]:
+                ignored.append(_finding(name, "UnknownKind", f"document {number}: {text}", Severity.WARNING))
+        number += max(piece.documents, 1) if piece.documents or piece.problem else 0
+    return _Reading(signature, settled, objects, tuple(findings), tuple(ignored), pieces)
 
 
 def _finding(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.sources.documents import DEPTH_MAX, FILE_BYTES_MAX, DocumentError, read_documents
+from edge.sources.documents import DEPTH_MAX, FILE_BYTES_MAX, DocumentError, read_documents, split
 
 
 def test_documents_of_a_file_in_order() -> None:
@@ -97,3 +98,40 @@ def test_any_punctuation_is_read_or_refused(text: str) -> None:
         read_documents(text.encode(), "x.yaml")
     except DocumentError:
         return
+
+
+@pytest.mark.parametrize(
+    ("data", "pieces"),
+    [
+        (b"", 1),
+        (b"a: 1\n---\nb: 2\n--- {c: 3}\n---", 4),
+        (b"a: 1\r\n---\r\nb: 2\r\n", 2),
+        (b"a: |\n  x\n  ---\n  y\n", 1),  # indented: text
+        (b"a: 1\n---- \n", 1),
+        (b"a: 1\n-----BEGIN\n---\nb: 2\n", 1),  # not certain: read as a whole
+        (b"%YAML 1.1\n---\na: 1\n---\nb: 2\n", 1),
+        (b"a: 1\n...\n---\nb: 2\n", 1),
+    ],
+)
+def test_pieces(data: bytes, pieces: int) -> None:
+    assert len(split(data, "x.yaml")) == pieces
+
+
+@given(st.text(alphabet="ab:- \n|>'\"#%.[]{}", max_size=60))
+def test_pieces_mean_what_the_whole_means(text: str) -> None:
+    data = text.encode()
+    try:
+        whole = [one for one in yaml.load_all(data, yaml.CSafeLoader) if one is not None]
+    except (yaml.YAMLError, ValueError):
+        return
+    assert read_documents(data, "x.yaml") == whole
+
+
+def test_lines_are_those_of_the_file() -> None:
+    with pytest.raises(DocumentError, match="at line 6, column"):
+        read_documents(b"a: 1\n---\nb: 2\n---\nc: [\n---\nd: 4\n", "x.yaml")
+
+
+def test_too_many_documents() -> None:
+    with pytest.raises(DocumentError, match="more than 100000 documents"):
+        split(b"a\n---\n" * 1_000_000, "x.yaml")

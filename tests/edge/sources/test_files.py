@@ -12,6 +12,7 @@ import pytest
 
 from edge.errors import SourceError
 from edge.resources.store import ResourceEvent
+from edge.sources import files
 from edge.sources.files import FileSource
 
 DEADLINE_S = 5.0
@@ -232,3 +233,88 @@ def test_unknown_kinds_and_things_without_identity(tmp_path: Path) -> None:
     source.close()
     assert reasons(source) == ["File/a.yaml NotAnObject"]
     assert [one.message for one in source.ignored] == ["document 1: nobody here reads apps/v1 Deployment"]
+
+
+def test_one_broken_document_stops_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(service("a") + "---\n" + service("b"))
+
+    async def story(watched: Watched) -> None:
+        broken = service("a", port=81) + "---\nb: [\n---\n" + service("c")
+        assert await watched.after(lambda: path.write_text(broken)) == ["+a", "+c"], "b stays as it was"
+        assert reasons(watched.source) == ["File/a.yaml Unreadable"]
+        assert "at line 7, column" in watched.source.diagnostics[0].message
+        mended = service("a", port=81) + "---\n" + service("c")
+        assert await watched.after(lambda: path.write_text(mended)) == ["-b"]
+        assert watched.source.diagnostics == ()
+
+    watching(tmp_path, story)
+
+
+def test_documents_that_move_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.yaml"
+    texts = [service(f"s{number}") for number in range(20)]
+    path.write_text("---\n".join(texts))
+    read: list[bytes] = []
+    real = files.read_piece
+
+    def counting(pieces: list[bytes], index: int, name: str) -> list[Any]:
+        read.append(pieces[index])
+        return real(pieces, index, name)
+
+    async def story(watched: Watched) -> None:
+        monkeypatch.setattr(files, "read_piece", counting)
+        texts[3], texts[16] = service("new"), texts[3]
+        assert await watched.after(lambda: path.write_text("---\n".join(texts))) == ["-s16", "+new"]
+        assert len(read) == 1
+
+    watching(tmp_path, story)
+
+
+def test_only_the_file_that_changed_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(20):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(service(f"s{number}"))
+        os.utime(path, (1, 1))
+    monkeypatch.setattr(files, "RACY_NS", 0)
+    looked: list[str] = []
+    real = FileSource._read
+
+    def counting(self: FileSource, path: str, name: str, *rest: Any) -> Any:
+        looked.append(name)
+        return real(self, path, name, *rest)
+
+    async def story(watched: Watched) -> None:
+        monkeypatch.setattr(FileSource, "_read", counting)
+        assert await watched.after(lambda: (tmp_path / "7.yaml").write_text(service("s7", port=81))) == [
+            "+s7"
+        ]
+        assert looked == ["7.yaml"]
+        assert await watched.after((tmp_path / "7.yaml").unlink) == ["-s7"]
+        assert looked == ["7.yaml"]
+
+    watching(tmp_path, story)
+
+
+def test_a_folder_made_among_the_files_is_told(tmp_path: Path) -> None:
+    async def story(watched: Watched) -> None:
+        def act() -> None:
+            (tmp_path / "below").mkdir()
+            (tmp_path / "a.yaml").write_text(service("a"))
+
+        assert await watched.after(act) == ["+a"]
+        assert [one.reason for one in watched.source.ignored] == ["Folder"]
+
+    watching(tmp_path, story)
+
+
+def test_an_object_twice_in_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(service("x", port=1) + "---\n" + service("x", port=2))
+
+    async def story(watched: Watched) -> None:
+        assert reasons(watched.source) == ["Service/default/x Duplicate"]
+        assert await watched.after(lambda: path.write_text(service("x", port=2))) == ["+x"]
+        assert watched.source.diagnostics == ()
+
+    watching(tmp_path, story)
