@@ -36,7 +36,8 @@ int snapshot_map(int fd, const uint8_t **bytes, uint64_t *size, struct edge_erro
         return error_system(err, errno, "fstat");
     if (status.st_size <= 0 || status.st_size > EDGE_IMAGE_BYTES_MAX)
         return error_set(err, EDGE_ERR_LIMIT, "%lld bytes", (long long)status.st_size);
-    memory = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_SHARED, fd, 0);
+    /* Kernels before 6.7 refuse MAP_SHARED of what is sealed against writing. */
+    memory = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
     if (memory == MAP_FAILED)
         return error_system(err, errno, "mmap");
     *bytes = memory;
