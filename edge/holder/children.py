@@ -130,6 +130,7 @@ class Child:
 
     def resume(self) -> None:
         """Hear it again."""
+        self.pause()
         self.watch(self._hear, self._ended)
 
     def close(self) -> None:

@@ -40,6 +40,17 @@ class Parts(Protocol):
         """Shape: those that live."""
 
 
+def refusal(message: Message, data: DataPlanes) -> str:
+    """Shape: why a successor cannot have what it asks for, "" if it can."""
+    protocol = message.number("protocol")
+    if protocol != PROTOCOL:
+        return f"it speaks protocol {protocol}, this holder {PROTOCOL}"
+    apart = message.number("pidns") != records.pid_namespace()
+    if apart and len(data.everyone()) > 1:
+        return "a data plane drains here, there are no lanes for another one until it has left"
+    return ""
+
+
 class HandOver:
     """One attempt. ``ended(True)``: a successor has all; ``ended(False)``: we go on."""
 
@@ -53,9 +64,6 @@ class HandOver:
         client.hear, client.gone = self._hear, lambda: self.give_up("the successor went away")
         parts.data.stopping = parts.controller.stopping = True  # nothing is started meanwhile
         parts.control.pause()
-        if message.number("protocol") != PROTOCOL:
-            self.give_up(f"protocol {message.number('protocol')} is not {PROTOCOL}")
-            return
         self._deadline = parts.loop.after(
             READ_PATIENCE_S, lambda: self.give_up("a child does not read its messages")
         )
@@ -79,6 +87,7 @@ class HandOver:
 
     def _hand(self) -> None:
         if self.over:
+            self._parts.controller.start()  # it was ended for a successor that has gone meanwhile
             return
         parts, send = self._parts, self._client.send
         children: list[HeldChild] = []

@@ -20,7 +20,7 @@ from edge.holder.controller_side import ControllerSide
 from edge.holder.data_plane import Setup
 from edge.holder.data_planes import DataPlanes
 from edge.holder.drain import Drain, end_children
-from edge.holder.hand_over import HandOver
+from edge.holder.hand_over import HandOver, refusal
 from edge.holder.inheritance import Inheritance
 from edge.holder.instance import sign_lock, take_lock, try_lock, user_of
 from edge.holder.log import open_access_log, say
@@ -288,10 +288,10 @@ class Holder:
             client.send("refused", reason="it drains" if self._drain else "another hand-over is under way")
         elif self._upgrade and self._upgrade.what != "holder":
             client.send("refused", reason=f"the {self._upgrade.what} is being upgraded")
+        elif reason := refusal(message, self.data):
+            client.send("refused", reason=reason)
         else:
             self._hand_over = HandOver(self, client, message, self._hand_over_ended)
-            if self._hand_over.over:
-                self._hand_over = None
 
     def _hand_over_ended(self, gone: bool) -> None:
         hand_over, self._hand_over = self._hand_over, None

@@ -21,6 +21,7 @@ from edge.holdings import Holdings
 from edge.messages import Message, receive, send
 
 PROTOCOL = 1
+DEATH_S = 0.2  # between the end of a dying holder's sockets and its own
 PATIENCE_S = 15.0  # the old one gives a child 5 s to read, and a controller 2 s to end
 
 
@@ -54,9 +55,11 @@ def ask(path: Path) -> Inheritance | None:
         send(end, "taken")
         if not _has_left(end, pidfd):
             raise HolderError("--take-over: the running holder gave up handing over, and goes on")
-    except BaseException as error:
+    except (HolderError, OSError) as error:
         discard(found)
         end.close()
+        if _is_dead(pidfd, DEATH_S):
+            return None
         if isinstance(error, OSError):
             raise HolderError(f"--take-over: the running holder does not answer: {error}") from error
         raise
@@ -112,8 +115,13 @@ def _has_left(end: socket.socket, pidfd: int) -> bool:
         if message is not None:
             message.close()
             return message.verb == "left"
+    return _is_dead(pidfd, 0)
+
+
+def _is_dead(pidfd: int, seconds: float) -> bool:
+    """Say whether the old holder is dead, or is so within some seconds; no where we cannot see it."""
     if pidfd < 0:
         return False
     ended = select.poll()
     ended.register(pidfd, select.POLLIN)
-    return bool(ended.poll(0))
+    return bool(ended.poll(seconds * 1000))
