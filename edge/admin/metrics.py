@@ -177,6 +177,20 @@ def _xdp(page: Page, view: View) -> None:
             "Packets by what became of them; offered = all others.",
             [({"reason": reason}, number) for reason, number in counts.items()],
         )
+    heart = view.xdp_dead_man()
+    if heart:
+        page.family(
+            "edge_xdp_heartbeat_age_seconds",
+            "gauge",
+            "Time since the last sign of life that XDP goes by.",
+            [({"process": name}, age) for name, age in heart["ages"].items()],
+        )
+        page.family(
+            "edge_xdp_stale",
+            "gauge",
+            "1 while packets to VIPs are passed or dropped unjudged, by an EdgePolicy's deadMan.",
+            [({"action": heart["action"]}, int(heart["stale"]))],
+        )
 
 
 def _controller(page: Page, view: View) -> None:

@@ -164,6 +164,19 @@ class Controller:
         self.view.xdp_reason = reason
         if wanted != "off":
             say(f"serving without XDP: {reason}")
+        if os.geteuid() == 0:
+            await self._mind_earlier()
+
+    async def _mind_earlier(self) -> None:
+        """Programs of an earlier start go on: an operator is told, and they are told that we live."""
+        from edge.xdp.plane import earlier
+
+        interfaces, page = await asyncio.to_thread(earlier, self._options.instance)
+        if interfaces:
+            say(f"an earlier start still filters on {', '.join(interfaces)}; `edge detach` removes that")
+        if page is not None:
+            self._link.heartbeat(page)
+            os.close(page)
 
     async def _attach(self, mode: str) -> None:
         from edge.xdp.plane import XdpPlane
@@ -179,10 +192,8 @@ class Controller:
         self._publisher.plane = self.view.plane = plane
         # Pins outlive a stop, and what we publish must lie above what packets see.
         self._version = max(self._version, plane.committed)
-        heartbeat = plane.heartbeat_descriptor()
-        if heartbeat is not None:
-            self._link.heartbeat(heartbeat)
-        self._vips = VipFollower(self._settings.listeners, self._options.interface)
+        self._link.heartbeat(plane.heartbeat_descriptor())
+        self._vips = VipFollower(self._settings.listeners, self._options.interface, plane.look)
 
     async def _open_listeners(self) -> None:
         """Open what is not open yet: the last thing before the first commit."""

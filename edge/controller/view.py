@@ -26,6 +26,9 @@ class XdpView(Protocol):
     def describe(self) -> Mapping[str, Any]:
         """Shape: where it is attached, and how."""
 
+    def dead_man(self) -> Mapping[str, Any]:
+        """Shape: seconds, action, ages of the heartbeat's stamps, and whether it is stale."""
+
 
 @dataclass(slots=True)
 class View:
@@ -77,3 +80,7 @@ class View:
     def xdp_describe(self) -> dict[str, Any]:
         """Shape: what the plane says about itself."""
         return dict(self.plane.describe()) if self.plane else {}
+
+    def xdp_dead_man(self) -> dict[str, Any]:
+        """Shape: what XDP makes of the heartbeat; empty without XDP."""
+        return dict(self.plane.dead_man()) if self.plane else {}

@@ -1,7 +1,8 @@
 """VIPs: which addresses and ports the listeners serve, followed as the node's addresses change.
 
 Owned by the controller's loop. A listener on any address serves every address of the node, on whichever
-interface it stands: packets for it may come in through any. Publishes nothing itself.
+interface it stands: packets for it may come in through any. An interface that comes back gets its program
+again. Publishes nothing itself.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 
+from edge.controller.log import say
 from edge.controller.publish import Vip
 from edge.errors import XdpError
 from edge.model.types import Address, Listener
@@ -23,10 +25,16 @@ LOCAL_MAX = 1024  # a node with more (IPVS gives it every Service's) serves thos
 class VipFollower:
     """Reads the node's addresses when the kernel has announced a change, and else not."""
 
-    def __init__(self, listeners: Iterable[Listener], interfaces: Iterable[str]) -> None:
-        """Errors: OSError without netlink."""
+    def __init__(
+        self, listeners: Iterable[Listener], interfaces: Iterable[str], look: Callable[[], list[str]]
+    ) -> None:
+        """``look`` attaches to interfaces that came, and says so; it blocks.
+
+        Errors: OSError without netlink.
+        """
         self._listeners = tuple(listeners)
         self._interfaces = tuple(interfaces)
+        self._look = look
         self._watch = AddressWatch()
         self._announced = asyncio.Event()
         self._changes = 1
@@ -52,9 +60,11 @@ class VipFollower:
         """Call ``publish`` when the addresses are not those of the last one; never returns."""
         while True:
             try:
+                for line in await asyncio.to_thread(self._look):
+                    say(line)
                 if await self._addresses() != self._used:
                     await publish()
-            except XdpError:
+            except (XdpError, OSError):
                 await asyncio.sleep(RETRY_S)
                 continue
             await self._announced.wait()

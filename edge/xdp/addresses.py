@@ -1,4 +1,4 @@
-"""The node's own addresses, read and followed through netlink (pyroute2).
+"""The node's own addresses, and its interfaces, read and followed through netlink (pyroute2).
 
 Called by edge/controller/vips.py (reads in a thread) to turn a listener on 0.0.0.0 or :: into VIPs, and by
 plane for scope: node. Reads only; in the network namespace of the calling thread.
@@ -38,16 +38,16 @@ def local_addresses(interfaces: Iterable[str] = ()) -> frozenset[Address]:
 
 
 class AddressWatch:
-    """Says when addresses change. ``fileno`` becomes readable; ``drain`` empties it."""
+    """Says when addresses or interfaces change. ``fileno`` becomes readable; ``drain`` empties it."""
 
     def __init__(self) -> None:
         import socket
 
-        # Groups RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR of rtnetlink(7).
+        # Groups RTMGRP_LINK, RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR of rtnetlink(7).
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
         )
-        self._socket.bind((0, 0x10 | 0x100))
+        self._socket.bind((0, 0x1 | 0x10 | 0x100))
 
     def fileno(self) -> int:
         """For an event loop."""

@@ -68,6 +68,16 @@ class Pins:
         self.settle(keep)
         return keep
 
+    def running(self) -> tuple[list[str], int | None]:
+        """Shape: names of the links that live, and a descriptor of the heartbeat that their programs read."""
+        alive = link.survey(self.links)
+        for place in self.places:
+            if any(self._runs(one, place) for one in alive):
+                return [one.pin.name for one in alive], syscalls.open_pin(
+                    str(place / "edge_heartbeat"), "map"
+                )
+        return [one.pin.name for one in alive], None
+
     def settle(self, place: Path) -> None:
         """Take over the other place's counters and remove it; nothing may run over it any more.
 

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import mmap
 import os
 import struct
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from edge import privileges
 from edge.errors import XdpError
@@ -31,9 +32,25 @@ from edge.xdp.object import Loaded, compare_layouts, load, matches, reopens
 from edge.xdp.pins import Pins, committed, opened
 from edge.xdp.rules import Plan, Vip, make_plan, normal_vips
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _WORD_MAPS = {"front_v4": lib.EDGE_FRONT_V4_WORDS * 8, "front_v6": lib.EDGE_FRONT_V6_WORDS * 8}
 # Where the generation stands in the keys that have one.
 _KEYED = {"vips": (20, 19), "sources": (20, 18), "short": (24, 4)}
+
+
+def _in_turn(
+    method: Callable[Concatenate[XdpPlane, P], T],
+) -> Callable[Concatenate[XdpPlane, P], T]:
+    """One at a time: a publish and a look at the interfaces come from two threads."""
+
+    @functools.wraps(method)
+    def run(plane: XdpPlane, /, *arguments: P.args, **named: P.kwargs) -> T:
+        with plane._turn:
+            return method(plane, *arguments, **named)
+
+    return run
 
 
 class Heartbeat:
@@ -73,11 +90,13 @@ class XdpPlane:
         self._found = found
         self._modes: dict[str, str] = {}
         self._without: dict[str, str] = {}  # interfaces that go without, and why
+        self._wanted: tuple[str, ...] = ()
         self._mode = "auto"
         self._pending: list[str] = []  # interfaces that run over maps of another shape
         self._old_page: int | None = None  # the heartbeat of those programs, if it is not ours
         self._settled = False
         self._before = committed(pins.other(place))  # where another place is in use
+        self._turn = threading.Lock()
         self._lock = threading.Lock()  # counters are read in one thread, taken over in another
         self._counters = [one for one in map(counts.open_counter, (place, pins.other(place))) if one]
         self._control_map = mmap.mmap(loaded.maps["edge_control"], mmap.PAGESIZE)
@@ -135,7 +154,7 @@ class XdpPlane:
         return plane
 
     def _attach(self, interfaces: Sequence[str], mode: str) -> None:
-        self._mode = mode
+        self._wanted, self._mode = tuple(interfaces), mode
         made = []
         for interface in interfaces:
             before = link.attached(self._pins.links, interface)
@@ -155,11 +174,35 @@ class XdpPlane:
                 link.detach(self._pins.links / self._modes[interface] / link.pin_name(interface))
             raise XdpError("; ".join(dict.fromkeys(self._without.values())))
 
+    @_in_turn
+    def look(self) -> list[str]:
+        """Attach to interfaces that came, or came back, since the last look. Shape: what changed, in words.
+
+        Errors: OSError.
+        """
+        said = []
+        alive = {one.pin.name for one in link.survey(self._pins.links)}
+        for interface in self._wanted:
+            if link.pin_name(interface) in alive and interface not in self._without:
+                continue
+            try:
+                mode = link.attach(self._loaded.program, interface, self._mode, self._pins.links)
+                self._modes[interface] = mode
+                self._without.pop(interface, None)
+                said.append(f"xdp: attached to {interface} ({mode})")
+            except XdpError as error:
+                self._modes.pop(interface, None)
+                if self._without.get(interface) != str(error):
+                    self._without[interface] = str(error)
+                    said.append(f"xdp: {error}")
+        return said
+
     @property
     def committed(self) -> int:
         """Version of the generation that packets see, 0 before the first commit."""
         return int(self._word.value) >> 1 or self._before
 
+    @_in_turn
     def prepare(self, version: int, vips: Iterable[Vip], policies: Iterable[Policy]) -> None:
         """Fill the generation that no packet sees: the VIPs given and those served until now.
 
@@ -189,6 +232,7 @@ class XdpPlane:
         final = make_plan(generation, wanted, policies, local)
         self._next = (version, plan, final, wanted)
 
+    @_in_turn
     def commit(self) -> None:
         """Flip to what was prepared; the word is one aligned store.
 
@@ -233,6 +277,7 @@ class XdpPlane:
         room = self._found.object.maps["edge_buckets"].shape.entries
         syscalls.map_write(self._loaded.maps["edge_buckets"], dict(list(items.items())[:room]))
 
+    @_in_turn
     def retire(self) -> None:
         """Drop what left: VIPs no longer served, the generation nobody sees, maps and links of before.
 
@@ -252,8 +297,8 @@ class XdpPlane:
 
     def _settle(self) -> None:
         """After the first commit only our place is needed, and only links that were asked for."""
-        if self._modes:
-            self._pins.forget_links([*self._modes, *self._without])
+        if self._wanted:
+            self._pins.forget_links(self._wanted)
         with self._lock:
             self._pins.settle(self._place)
             mine = counts.open_counter(self._place)
@@ -307,7 +352,7 @@ class XdpPlane:
             },
             "maps": "new" if self._loaded.fresh else "reopened",
             "without": dict(self._without),
-            "dead_man": self._dead_man(),
+            "dead_man": self.dead_man(),
             "committed": self.committed,
             "generation": self._generation,
             "vips": len(self._plans[self._generation].vips),
@@ -332,7 +377,8 @@ class XdpPlane:
             counter.close()
         self._loaded.close()
 
-    def _dead_man(self) -> dict[str, Any]:
+    def dead_man(self) -> dict[str, Any]:
+        """Shape: seconds (0: off), action, ages of the last stamps in seconds, and whether it holds now."""
         settings = ffi.from_buffer("struct edge_settings *", self._plans[self._generation].settings)
         seconds = settings.dead_man_ns / 1e9
         ages = self._heartbeat.ages()
@@ -401,3 +447,13 @@ def detach(instance: str) -> tuple[list[str], list[str]]:
         return Pins(instance).remove()
     except OSError as error:
         raise XdpError(f"cannot detach {instance}: {error.strerror}") from error
+
+
+def earlier(instance: str) -> tuple[list[str], int | None]:
+    """What a start that goes without XDP finds attached all the same, by an earlier one.
+
+    Shape: interfaces, and a descriptor of the page that judges whether we live, which the caller closes.
+    """
+    with contextlib.suppress(OSError):
+        return Pins(instance).running()
+    return [], None

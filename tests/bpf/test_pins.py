@@ -19,7 +19,7 @@ from edge.errors import XdpError
 from edge.xdp import link, syscalls
 from edge.xdp.object import LAYOUT_PIN
 from edge.xdp.pins import Pins
-from edge.xdp.plane import XdpPlane, detach
+from edge.xdp.plane import XdpPlane, detach, earlier
 from tests.bpf.packets import ipv4, tcp
 from tests.bpf.probe import V4, VIPS
 from tests.bpf.test_upgrade import DENY
@@ -179,6 +179,32 @@ def test_an_interface_that_was_made_anew_is_attached_anew(instance: str, publish
     assert denied(instance) == [("edge0", 1), ("edge2", 1)]
     assert again.statistics()["offered"] >= number
     again.close()
+
+
+def test_an_interface_that_comes_back_is_attached_while_we_run(instance: str, published: Start) -> None:
+    plane = published("edge0", "late0", mode="auto")
+    assert plane.look() == []
+    change("edge0", "del")
+    assert plane.look() == ["xdp: interface edge0 does not exist"]
+    assert plane.look() == []
+    assert plane.describe()["interfaces"] == {}
+    add("edge0", "edge1")
+    assert plane.look() == ["xdp: attached to edge0 (native)"]
+    add("late0", "late1")
+    assert plane.look() == ["xdp: attached to late0 (native)"]
+    assert plane.look() == []
+    assert denied(instance) == [("edge0", 1), ("late0", 1)]
+    assert (plane.describe()["without"], len(plane.describe()["interfaces"])) == ({}, 2)
+    plane.close()
+
+
+def test_a_start_without_xdp_finds_what_an_earlier_one_left(instance: str, published: Start) -> None:
+    assert earlier(instance) == ([], None)
+    published().close()
+    names, page = earlier(instance)
+    assert names == ["edge0"] and page is not None
+    assert syscalls.map_info(page).name == "edge_heartbeat"
+    os.close(page)
 
 
 def test_an_interface_that_was_renamed_keeps_its_link(instance: str, published: Start) -> None:

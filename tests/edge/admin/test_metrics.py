@@ -30,6 +30,9 @@ class Plane:
     def describe(self) -> Mapping[str, Any]:
         return {}
 
+    def dead_man(self) -> dict[str, object]:
+        return {"seconds": 5.0, "action": "drop", "ages": {"holder": 6.5, "data": 7.0}, "stale": True}
+
 
 @pytest.fixture
 def view(tmp_path: Path) -> Iterator[View]:
@@ -99,8 +102,10 @@ def test_every_family_is_declared_once_and_named_well(view: View) -> None:
 
 def test_packets_by_reason(view: View) -> None:
     view.plane = Plane()
-    values = [value for name, value in samples(render(view)).items() if "drop_denied" in name]
-    assert 2 in values
+    found = samples(render(view))
+    assert 2 in [value for name, value in found.items() if "drop_denied" in name]
+    assert found['edge_xdp_stale{action="drop"}'] == 1
+    assert found['edge_xdp_heartbeat_age_seconds{process="holder"}'] == 6.5
 
 
 def test_what_the_holder_counts_and_the_state(view: View, monkeypatch: pytest.MonkeyPatch) -> None:

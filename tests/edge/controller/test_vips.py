@@ -58,7 +58,13 @@ def test_only_a_change_that_makes_a_difference_is_published(monkeypatch: pytest.
     monkeypatch.setattr(vips, "SETTLE_S", 0)
 
     async def story() -> None:
-        follower = VipFollower([listener("0.0.0.0")], ["eth0"])
+        looks: list[str] = []
+
+        def look() -> list[str]:
+            looks.append("at the interfaces")
+            return []
+
+        follower = VipFollower([listener("0.0.0.0")], ["eth0"], look)
         published: asyncio.Queue[frozenset[Address]] = asyncio.Queue()
 
         async def publish() -> None:
@@ -79,6 +85,7 @@ def test_only_a_change_that_makes_a_difference_is_published(monkeypatch: pytest.
         local.remove(ONE)
         os.write(watch.other, b"x")
         assert await asyncio.wait_for(published.get(), 5) == {TWO}
+        assert len(looks) >= 3  # at each announcement
         following.cancel()
         follower.close()
 
@@ -93,7 +100,7 @@ def test_a_node_with_more_addresses_than_fit_serves_those_of_its_interfaces(
     monkeypatch.setattr(vips, "local_addresses", lambda names=(): frozenset({ONE}) if names else many)
 
     async def story() -> None:
-        follower = VipFollower([listener("0.0.0.0")], ["eth0"])
+        follower = VipFollower([listener("0.0.0.0")], ["eth0"], list)
         assert (await follower.current())[1] == {ONE}
         follower.close()
 
