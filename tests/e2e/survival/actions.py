@@ -36,6 +36,7 @@ class Death:
     died: float
     ports: frozenset[int]
     frozen: bool
+    starved: float = 0.0  # how long the holder and the successor waited for a CPU until it was well again
 
     def held(self, event: Event) -> bool:
         """Tell whether the connection of a failure was inside the process that died."""
@@ -76,7 +77,8 @@ class Moved:
 def kill_data_plane(stage: Stage, number: int) -> Death:
     """Kill the data plane; every other one is stopped first, so that what it held is exactly known."""
     frozen = number % 2 == 0
-    old = stage.edge.pid("edge-data")
+    old, holder = stage.edge.pid("edge-data"), stage.edge.pid("edge-holder")
+    waited = waited_for_cpu(holder)
     with watched(old) as pidfd:
         if frozen:
             stop_threads(old)
@@ -86,8 +88,14 @@ def kill_data_plane(stage: Stage, number: int) -> Death:
         died = wait_end(pidfd, "the data plane")
     wait_for("another data plane", lambda: stage.edge.status().get("data_pid") not in (None, "0", str(old)))
     stage.edge.wait_well()
+    starved = waited_for_cpu(holder) - waited + waited_for_cpu(stage.edge.pid("edge-data"))
     ports = frozenset(one.peer for one in connections if one.own == PORT and one.inode)
-    return Death(listed, died, ports, frozen)
+    return Death(listed, died, ports, frozen, starved)
+
+
+def waited_for_cpu(pid: int) -> float:
+    """Return how long a process's first thread was ready and did not run, over its life. Units: seconds."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
 
 
 def kill_controller(stage: Stage, _number: int) -> None:

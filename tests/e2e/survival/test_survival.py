@@ -15,7 +15,7 @@ from tests.e2e.survival.table import render
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 TIMES = 2
-SHORT = ("kill-data", "kill-controller")
+SHORT = ("kill-data", "kill-controller", "kill-holder", "take-over", "upgrade-controller", "upgrade-holder")
 
 
 @pytest.mark.parametrize("loop", LOOPS)
