@@ -17,6 +17,7 @@ from pathlib import Path
 from bench.proxy import processes
 from tests.e2e.lab import wait_for
 from tests.e2e.running import Running
+from tests.e2e.survival.faults_inside import FAULTS as INSIDE
 from tests.e2e.survival.scene import HOST, Odd, fill, processor_time, scene, small_disk
 from tests.e2e.survival.table import Line
 from tests.fakes.client import Client, Closed
@@ -90,7 +91,7 @@ def limited(resource: str, value: int) -> type[Odd]:
     """Make instances whose data plane may use so much; the limit is its own, nobody else's."""
 
     class Limited(Odd):
-        child = (
+        in_child = (
             "import resource\nif module == 'edge.dataplane':\n"
             f"    resource.setrlimit(resource.{resource}, ({value}, {value}))"
         )
@@ -239,17 +240,29 @@ def rest(edge: Running) -> float:
 
 
 def admin_port_taken(folder: Path, loop: str) -> Line:
-    """Somebody else has the admin port: one line, exit status 2, and the instance that runs goes on."""
-    with scene("admin port taken", folder, loop) as here:
-        with here.asking():
-            second = Running(folder, here.config)
-            second.options["admin"] = here.edge.options["admin"]
-            status, said = second.refusal()
-        here.demand(status == 2, f"exit status {status}")
-        here.demand(len(said.splitlines()) == 1 and "in use" in said, f"it said {said!r}")
-        here.line.clients = "nothing"
-        here.line.operator = said.strip()
-        return here.line
+    """Somebody else has the admin port when we start: clients are served, the admin API comes later."""
+    port = processes.free_port()
+    with contextlib.closing(socket.socket()) as squatter:
+        squatter.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        squatter.bind(("127.0.0.1", port))
+        squatter.listen()
+
+        class Hidden(Running):
+            def ready(self) -> bool:
+                return self.served(HOST) == 200
+
+        with scene("admin port taken", folder, loop, Hidden, admin=f"127.0.0.1:{port}") as here:
+            edge = here.edge
+            edge.admin_port = port
+            with here.asking() as asking:
+                wait_for("requests go on", lambda: asking.answers() > 50)
+                squatter.close()
+                wait_for("the admin API is there", lambda: Running.ready(edge))
+            said = [text for text in edge.lines().splitlines() if "in use" in text]
+            here.demand(len(said) == 1, f"it said {said!r}")
+            here.line.clients = "nothing"
+            here.line.operator = "".join(said)
+            return here.line
 
 
 def cpu_taken_away(folder: Path, loop: str) -> Line:
@@ -302,4 +315,4 @@ FAULTS: dict[str, Callable[[Path, str], Line]] = {
         log_disk_full, state_disk_full, descriptors_used_up, memory_used_up, log_pipe_blocked,
         admin_port_taken, cpu_taken_away, bpffs_missing,
     )
-}  # fmt: skip
+} | INSIDE  # fmt: skip

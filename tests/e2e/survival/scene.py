@@ -32,12 +32,12 @@ EXPLAINED_MAX = 3
 class Odd(Running):
     """An instance whose processes are started by way of what a fault needs.
 
-    Shape: `holder` is Python that the holder runs before it is the holder; `child` is Python that its
+    Shape: `in_holder` is Python that the holder runs before it is the holder; `in_child` is Python that its
     children run first, with `module` as what they are to become; `preload` is a library for all of them.
     """
 
-    holder = ""
-    child = ""
+    in_holder = ""
+    in_child = ""
     preload = ""
 
     def command(self) -> list[str]:
@@ -54,11 +54,11 @@ class Odd(Running):
             # The children are started as: PYTHON -I -m MODULE
             "python": f'#!/bin/sh\n{variables}\nexec {sys.executable} -I {self.folder}/child.py "$3"\n',
             "child.py": (
-                f"import runpy, sys\n{root}\nmodule = sys.argv[1]\nsys.argv = sys.argv[:1]\n{self.child}\n"
+                f"import runpy, sys\n{root}\nmodule = sys.argv[1]\nsys.argv = sys.argv[:1]\n{self.in_child}\n"
                 "runpy.run_module(module, run_name='__main__', alter_sys=True)\n"
             ),
             "holder.py": (
-                f"import sys\n{root}\nsys.executable = {str(self.folder / 'python')!r}\n{self.holder}\n"
+                f"import sys\n{root}\nsys.executable = {str(self.folder / 'python')!r}\n{self.in_holder}\n"
                 "from edge.cli.main import main\nsys.exit(main())\n"
             ),
         }

@@ -11,7 +11,7 @@ from tests.e2e.survival.table import render
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
-BOTH = ("descriptors_used_up", "memory_used_up")  # what the loops do themselves
+BOTH = ("descriptors_used_up", "memory_used_up", "worker_stalled")  # what the loops do themselves
 
 
 @pytest.mark.parametrize(
