@@ -243,8 +243,8 @@ class ControllerSide:
         self.data.send("heartbeat", (descriptor,))
 
     def stamp(self) -> None:
-        """Say to XDP that we live; only with a data plane to hold for."""
-        if self.data.current is not None:
+        """Say to XDP that we live, for a data plane that did a moment ago: we bridge its restart, no more."""
+        if self.data.lively:
             self.heartbeat.stamp()
 
 

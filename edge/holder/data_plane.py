@@ -52,6 +52,9 @@ class Owner(Protocol):
     def serves(self, one: DataPlane) -> None:
         """Every worker of it has passed ``one.serving``."""
 
+    def lives(self, one: DataPlane) -> None:
+        """It says that it is alive."""
+
     def progresses(self, one: DataPlane) -> None:
         """It drains, ``one.open`` exchanges and connections and ``one.tunnels`` are left."""
 
@@ -177,6 +180,7 @@ class DataPlane:
                 self._owner.serves(self)
             case "alive":
                 self._heard_at = time.monotonic()
+                self._owner.lives(self)
                 if not message.number("stalled"):
                     self._stalled_at = 0.0
                 elif not self._stalled_at:

@@ -7,13 +7,15 @@ serves (design note 0005). Never looks into an image.
 
 from __future__ import annotations
 
+import math
 import signal
+import time
 from collections.abc import Callable
 
 from edge.errors import HolderError
 from edge.holder.children import Program
 from edge.holder.chronicle import Chronicle
-from edge.holder.data_plane import DataPlane, Setup
+from edge.holder.data_plane import SILENT_S, DataPlane, Setup
 from edge.holder.log import say
 from edge.holder.loop import Loop, Moment
 from edge.holder.store import seal_size
@@ -40,6 +42,7 @@ class DataPlanes:
         self.coming: DataPlane | None = None
         self.leaving: list[DataPlane] = []
         self.stopping = False  # what dies is not replaced any more
+        self._heard_at = -math.inf
         self.on_ended: Callable[[], None] = lambda: None
         self.on_progress: Callable[[DataPlane], None] = lambda _one: None
         self.on_serving: Callable[[int], None] = lambda _version: None
@@ -118,6 +121,16 @@ class DataPlanes:
         self.leaving.append(one)
         self._orphans.append(one)
         one.begin()
+
+    def lives(self, one: DataPlane) -> None:
+        """Remember when one that serves, or will, was last alive; over its death and that of others."""
+        if not one.leaving:
+            self._heard_at = time.monotonic()
+
+    @property
+    def lively(self) -> bool:
+        """Say whether one was alive a moment ago."""
+        return time.monotonic() - self._heard_at < SILENT_S
 
     def say_again(self) -> None:
         """Send what a dead holder may not have sent any more; whoever has it already, prepares it again."""

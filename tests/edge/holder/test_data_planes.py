@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from edge.holder import data_planes
 from edge.holder.chronicle import Chronicle
 from edge.holder.data_plane import Setup
 from edge.holder.data_planes import DataPlanes
@@ -121,3 +122,18 @@ def test_versions_that_it_was_not_given_are_ignored(world: World) -> None:
     world.peers[0].says("ready", loop="epoll", workers=2)
     world.until(lambda: world.told)
     assert [verb for verb, _ in world.told] == ["data"]
+
+
+def test_it_is_lively_as_long_as_one_said_so_a_moment_ago(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The holder's stamp of the heartbeat hangs on it: a process that never serves is no sign of life."""
+    world.data.start()
+    assert not world.data.lively
+    world.peers[0].says("alive", stalled=0)
+    world.until(lambda: world.data.lively)
+    world.peers[0].dies()
+    world.until(lambda: len(world.peers) == 2)
+    assert world.data.lively  # the restart is bridged
+    monkeypatch.setattr(data_planes, "SILENT_S", 0)
+    assert not world.data.lively
