@@ -21,12 +21,12 @@ from setuptools import Extension
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent.parent
-HEADERS = ("csrc/include/edge.h", "bpf/edge_abi.h")
+HEADERS = ("csrc/include/edge_image.h", "csrc/include/edge.h", "bpf/edge_abi.h")
 FOLDERS = ("csrc", "bpf")
 COMPILE = ["-std=gnu11", "-O2", "-g", "-fvisibility=hidden", "-Wall", "-Wextra"]
 SANITIZE = ["-O1", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 SANITIZE += ["-DEDGE_NO_REUSE"]  # free lists would hide a use after the end
-LINK = ["-lssl", "-lcrypto", "-l:liburing.a", "-pthread"]
+LINK = ["-lssl", "-lcrypto", "-lpcre2-8", "-l:liburing.a", "-pthread"]
 
 # The kernel's names for integers, as bpf/edge_abi.h writes them (linux/types.h has them in C).
 KERNEL_TYPES = "".join(

@@ -34,4 +34,20 @@ static inline uint64_t hash_load(const void *at)
     return word;
 }
 
+/* 0 to 7 bytes as one word; different bytes of one length give different words. */
+static inline uint64_t hash_load_part(const char *at, size_t length)
+{
+    uint32_t first, last;
+
+    if (length >= 4) {
+        memcpy(&first, at, 4);
+        memcpy(&last, at + length - 4, 4);
+        return (uint64_t)last << 32 | first;
+    }
+    if (length == 0)
+        return 0;
+    return (uint64_t)(uint8_t)at[0] | (uint64_t)(uint8_t)at[length / 2] << 8 |
+           (uint64_t)(uint8_t)at[length - 1] << 16;
+}
+
 #endif

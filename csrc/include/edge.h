@@ -15,11 +15,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "include/edge_image.h" /* 3 to 5: the image and what it is made of */
+
 /* cffi: begin */
 
 /* ---- 1. Version ------------------------------------------------------------------------- */
 
-#define EDGE_ABI_VERSION 1
+#define EDGE_ABI_VERSION 2
 
 /* ---- 2. Errors -------------------------------------------------------------------------- */
 
@@ -47,271 +49,6 @@ struct edge_error {
     uint32_t index;    /* entry in that section, or fragment number in edge_image_build */
     char field[32];    /* name of the offending field, "" when none */
     char reason[128];  /* one sentence for an operator */
-};
-
-/* ---- 3. Enumerations shared by fragments and image -------------------------------------- */
-
-enum edge_section {
-    EDGE_SECTION_LISTENER = 1,
-    EDGE_SECTION_SNI_TABLE = 2,
-    EDGE_SECTION_SNI_ENTRY = 3,
-    EDGE_SECTION_HOST_TABLE = 4,
-    EDGE_SECTION_HOST_ENTRY = 5,
-    EDGE_SECTION_ROUTE = 6,
-    EDGE_SECTION_FIELD_MATCH = 7,
-    EDGE_SECTION_FILTER = 8,
-    EDGE_SECTION_REFERENCE = 9,
-    EDGE_SECTION_UPSTREAM = 10,
-    EDGE_SECTION_ENDPOINT = 11,
-    EDGE_SECTION_TEMPLATE = 12,
-    EDGE_SECTION_CERTIFICATE = 13,
-    EDGE_SECTION_PREFIX = 14,
-    EDGE_SECTION_TEXT = 15,
-    EDGE_SECTION_COUNT = 16 /* one more than the last */
-};
-
-enum edge_transport { EDGE_TRANSPORT_PLAIN = 1, EDGE_TRANSPORT_TLS = 2 };
-enum edge_sni_action { EDGE_SNI_TERMINATE = 1, EDGE_SNI_PASSTHROUGH = 2, EDGE_SNI_REJECT = 3 };
-enum edge_path_type { EDGE_PATH_EXACT = 1, EDGE_PATH_PREFIX = 2, EDGE_PATH_REGEX = 3 };
-enum edge_filter_kind { EDGE_FILTER_DELAY = 1 /* arg: milliseconds */ };
-enum edge_protocol { EDGE_PROTOCOL_HTTP1 = 1 };
-enum edge_balance { EDGE_BALANCE_ROUND_ROBIN = 1 };
-enum edge_endpoint_state { EDGE_ENDPOINT_READY = 1, EDGE_ENDPOINT_DRAINING = 2 };
-enum edge_image_kind { EDGE_IMAGE_FULL = 1, EDGE_IMAGE_PATCH = 2 };
-
-/* Text in the image's text section, or (in a fragment) from the fragment's first byte. */
-struct edge_text {
-    uint32_t offset;
-    uint32_t length;
-};
-
-/* ---- 4. Image: header and sections ------------------------------------------------------ */
-
-#define EDGE_IMAGE_MAGIC 0x31474d4945474445 /* "EDGEIMG1" read as little-endian 64 bit */
-#define EDGE_IMAGE_BYTES_MAX 268435456      /* 256 MiB */
-#define EDGE_ROUTE_SLOTS 131072
-#define EDGE_UPSTREAM_SLOTS 32768
-#define EDGE_LISTENER_SLOTS 64
-
-struct edge_section_entry {
-    uint64_t offset; /* from the image's first byte, a multiple of 8 */
-    uint32_t count;  /* entries (bytes for the text section) */
-    uint32_t entry_bytes;
-};
-
-struct edge_image_header {
-    uint64_t magic;
-    uint32_t abi;
-    uint32_t kind;        /* enum edge_image_kind */
-    uint64_t total_bytes; /* of the whole image */
-    uint64_t checksum;    /* over the image with this field zero */
-    uint64_t version;
-    uint64_t base_version; /* of a patch; 0 in a full image */
-    uint8_t routes_digest[32];
-    uint8_t endpoints_digest[32];
-    uint32_t section_count; /* EDGE_SECTION_COUNT - 1 */
-    uint32_t reserved;
-    struct edge_section_entry section[16]; /* by enum edge_section; [0] is zero */
-};
-
-struct edge_image_listener {
-    uint32_t slot;
-    uint32_t generation;
-    uint8_t address[16]; /* IPv6, or IPv4 as ::ffff:a.b.c.d */
-    uint16_t port;
-    uint8_t transport;      /* enum edge_transport */
-    uint8_t proxy_protocol; /* must be 0 in this version */
-    uint32_t host_table;    /* index in HOST_TABLE */
-    uint32_t sni_table;     /* index + 1 in SNI_TABLE, 0 for plain */
-    uint32_t first_trusted; /* PREFIX entries whose X-Forwarded-* is believed */
-    uint32_t trusted_count;
-    uint32_t head_bytes_max;   /* request head; over it: 431 */
-    uint32_t target_bytes_max; /* request target; over it: 414 */
-    uint32_t idle_ms;          /* kept connection without a request */
-    uint32_t head_ms;          /* first byte of a head to its end */
-    uint32_t reserved[2];
-};
-
-/* Open addressing: entries [first_entry, first_entry + mask + 1) are the buckets. A wildcard
- * *.example.com is stored as its suffix ".example.com" with wildcard = 1. Hash: edge_text_hash. */
-struct edge_image_table {
-    uint32_t first_entry;
-    uint32_t mask;     /* buckets - 1, buckets a power of two */
-    uint32_t fallback; /* index + 1: HOST: host entry for "any host"; SNI: certificate */
-    uint32_t reserved;
-};
-
-struct edge_image_sni_entry {
-    struct edge_text name; /* lower case; length 0: empty bucket */
-    uint32_t hash;
-    uint32_t wildcard;
-    uint32_t action;      /* enum edge_sni_action */
-    uint32_t certificate; /* index in CERTIFICATE */
-};
-
-struct edge_image_host_entry {
-    struct edge_text name; /* lower case; length 0: empty bucket (or the "any host" entry) */
-    uint32_t hash;
-    uint32_t wildcard;
-    uint32_t flags;       /* case, path mode, slash rule, normalisation: 0 in this version */
-    uint32_t first_route; /* routes of a host stand together, best precedence first */
-    uint32_t route_count;
-    uint32_t reserved;
-};
-
-struct edge_image_route {
-    uint32_t slot;
-    uint32_t generation;
-    uint64_t precedence; /* smaller wins within a host */
-    struct edge_text path;
-    uint32_t path_type; /* enum edge_path_type */
-    uint32_t flags;     /* EDGE_ROUTE_* */
-    uint32_t first_field_match;
-    uint32_t field_match_count;
-    uint32_t first_filter;
-    uint32_t filter_count;
-    uint32_t first_reference;
-    uint32_t reference_count;
-    uint64_t body_bytes_max; /* over it: 413; 0: no limit */
-    int64_t not_before_s;    /* Unix time, 0: none */
-    int64_t not_after_s;
-    struct edge_text kind; /* "Ingress" */
-    struct edge_text object_namespace;
-    struct edge_text object_name;
-    struct edge_text path_written;
-    struct edge_text service; /* "name:port" as written, for people */
-    uint32_t rule_index;
-    uint32_t path_index;
-};
-
-#define EDGE_ROUTE_REDIRECT_HTTPS 1 /* plain listeners answer 308 to https */
-
-struct edge_image_field_match {
-    uint32_t target; /* header, query, method */
-    uint32_t type;
-    struct edge_text name;
-    struct edge_text value;
-};
-
-struct edge_image_filter {
-    uint32_t kind; /* enum edge_filter_kind */
-    uint32_t reserved;
-    uint64_t argument;
-};
-
-struct edge_image_reference {
-    uint32_t upstream_slot;
-    uint32_t weight; /* 0: never chosen */
-};
-
-struct edge_image_upstream {
-    uint32_t slot;
-    uint32_t generation;
-    uint32_t protocol; /* enum edge_protocol */
-    uint32_t balance;  /* enum edge_balance */
-    uint32_t first_endpoint;
-    uint32_t endpoint_count;
-    uint32_t connect_ms;
-    uint32_t read_ms;      /* between two reads of an answer */
-    uint32_t send_ms;      /* between two writes of a request */
-    uint32_t idle_ms;      /* kept upstream connection */
-    struct edge_text name; /* "namespace/service:port" */
-};
-
-struct edge_image_endpoint {
-    uint8_t address[16];
-    uint16_t port;
-    uint16_t state; /* enum edge_endpoint_state */
-    uint32_t reserved;
-    struct edge_text zone;
-};
-
-struct edge_image_template {
-    uint32_t variable;
-    uint32_t reserved;
-    struct edge_text literal;
-};
-
-struct edge_image_certificate {
-    uint8_t digest[32]; /* SHA-256 over chain and key; finds both in the secrets */
-};
-
-struct edge_image_prefix {
-    uint8_t address[16];
-    uint32_t bits; /* 0..128; IPv4 prefixes count from 96 */
-    uint32_t reserved;
-};
-
-/* ---- 5. Fragments: what edge_image_build() takes ---------------------------------------- */
-
-/* A fragment is one of the structs below, then its arrays and texts; all offsets count from the
- * fragment's first byte; size is a multiple of 8. Fragments are simply concatenated. The struct
- * inside has the image's own type: its `first_*` and table fields are filled by the build and
- * must be zero, its texts are offsets into the fragment. */
-enum edge_fragment_kind {
-    EDGE_FRAGMENT_LISTENER = 1,
-    EDGE_FRAGMENT_ROUTE = 2,
-    EDGE_FRAGMENT_UPSTREAM = 3,
-    EDGE_FRAGMENT_ENDPOINTS = 4, /* the endpoints of one upstream slot, apart from its policy */
-    EDGE_FRAGMENT_CERTIFICATE = 5
-};
-
-struct edge_fragment {
-    uint32_t kind; /* enum edge_fragment_kind */
-    uint32_t bytes;
-};
-
-struct edge_fragment_listener {
-    struct edge_fragment head;
-    uint32_t domain;         /* routes and certificates of the same domain are served here */
-    uint32_t trusted_offset; /* struct edge_image_prefix[listener.trusted_count] */
-    struct edge_image_listener listener;
-};
-
-struct edge_fragment_route {
-    struct edge_fragment head;
-    uint32_t domain;
-    uint32_t wildcard;          /* host is a suffix ".example.com" */
-    struct edge_text host;      /* lower case; length 0: any host */
-    uint32_t filters_offset;    /* struct edge_image_filter[route.filter_count] */
-    uint32_t references_offset; /* struct edge_image_reference[route.reference_count] */
-    struct edge_image_route route;
-};
-
-struct edge_fragment_upstream {
-    struct edge_fragment head;
-    struct edge_image_upstream upstream; /* endpoint_count 0: they come as ENDPOINTS */
-};
-
-struct edge_fragment_endpoints {
-    struct edge_fragment head;
-    uint32_t upstream_slot;
-    uint32_t endpoint_count;
-    uint32_t endpoints_offset; /* struct edge_image_endpoint[endpoint_count] */
-    uint32_t reserved;
-};
-
-struct edge_fragment_certificate {
-    struct edge_fragment head;
-    uint32_t domain;
-    uint32_t is_default; /* served to names that no entry covers */
-    uint32_t names_count;
-    uint32_t names_offset; /* struct edge_text[names_count], ".example.com" for a wildcard */
-    struct edge_image_certificate certificate;
-};
-
-struct edge_build_options {
-    uint32_t kind; /* enum edge_image_kind; a patch takes UPSTREAM and ENDPOINTS only */
-    uint32_t reserved;
-    uint64_t version;
-    uint64_t base_version;
-    uint8_t routes_digest[32];
-    uint8_t endpoints_digest[32];
-};
-
-struct edge_image {
-    uint8_t *bytes;
-    uint64_t size;
 };
 
 /* ---- 6. Secrets: a second sealed memfd, never the image ---------------------------------- */
@@ -434,6 +171,27 @@ struct edge_data_config {
 
 /* ---- 9. Matching, for `edge explain` and tests ------------------------------------------- */
 
+struct edge_bytes {
+    const char *at;
+    size_t length;
+};
+
+struct edge_request_field {
+    struct edge_bytes name;
+    struct edge_bytes value;
+};
+
+struct edge_request {
+    uint32_t listener; /* index, not slot */
+    uint32_t field_count;
+    struct edge_bytes host;   /* as in the Host field: port and case are normalised */
+    struct edge_bytes path;   /* of the target */
+    struct edge_bytes query;  /* behind '?' */
+    struct edge_bytes method; /* empty: GET */
+    const struct edge_request_field *fields;
+    int64_t now_s; /* Unix time, 0: the clock's */
+};
+
 enum edge_verdict {
     EDGE_VERDICT_WON = 1,
     EDGE_VERDICT_SHADOWED = 2, /* matches, but a better one won */
@@ -443,14 +201,16 @@ enum edge_verdict {
 };
 
 struct edge_candidate {
-    uint32_t route; /* index in ROUTE */
-    uint32_t verdict;
+    uint32_t route;      /* index in ROUTE */
+    uint32_t verdict;    /* enum edge_verdict */
+    uint32_t host_entry; /* index in HOST_ENTRY */
+    uint32_t field;      /* of EDGE_VERDICT_FIELD: index + 1 in FIELD_MATCH, else 0 */
 };
 
 struct edge_explanation {
-    uint32_t listener;        /* index */
-    int32_t host_entry;       /* index, -1: no host matched */
-    int32_t route;            /* index of the winner, -1: none */
+    uint32_t listener;  /* index */
+    int32_t host_entry; /* of the winner, else the first that was tried; -1: no host matched */
+    int32_t route;      /* index of the winner, -1: none */
     uint32_t candidate_count; /* how many of candidates[] were filled */
 };
 
@@ -485,13 +245,20 @@ void edge_image_seal(uint8_t *bytes, size_t size);
 int edge_secrets_check(const uint8_t *bytes, size_t size, struct edge_error *err);
 
 /* Match one request with the workers' own matcher and say what became of every candidate.
- * host: as in the Host field (port and case are normalised); path: the target's path.
- * Borrowed image, checked before. Thread: any. Errors: INVALID for a host or path that the
- * head parser would refuse, REFERENCE for a listener index that is not there. */
-int edge_image_explain(const uint8_t *bytes, size_t size, uint32_t listener, const char *host,
-                       size_t host_length, const char *path, size_t path_length,
+ * Borrowed image, checked before. Thread: any. Errors: INVALID for a host, path or number of
+ * fields that the head parser would refuse or an expression that cannot be compiled, REFERENCE
+ * for a listener index that is not there, NOMEM. */
+int edge_image_explain(const uint8_t *bytes, size_t size, const struct edge_request *request,
                        struct edge_candidate *candidates, size_t candidates_max,
                        struct edge_explanation *out);
+
+/* Match many requests: routes[i] becomes the index of request i's route, -1: none. Checks,
+ * ownership and errors as above, the first one ends it. */
+int edge_image_match(const uint8_t *bytes, size_t size, const struct edge_request *requests,
+                     size_t count, int32_t *routes);
+
+/* Can this regular expression be used? Thread: any. Errors: LIMIT, INVALID with PCRE2's words. */
+int edge_pattern_check(const char *text, size_t length, struct edge_error *err);
 
 /* Size of the stats memfd for a number of lanes, and its header written once by the holder's
  * first start (zeroed memory given). Thread: any. */

@@ -11,6 +11,8 @@
 /* A normalised name: lower case, without port and without the trailing dot. Empty: none given. */
 struct host_name {
     uint32_t length;
+    uint32_t hash; /* edge_text_hash of it */
+    uint64_t tail; /* its last length % 8 bytes */
     char text[HOST_NAME_BYTES_MAX + 3];
 };
 
@@ -22,11 +24,21 @@ enum host_result {
 /* Names longer than any host name can be become empty: only "any host" may take them. */
 enum host_result host_normalise(struct slice written, struct host_name *out);
 
-/* Index in HOST_ENTRY: exact, then one-label wildcard, then any host; -1: none. */
-int32_t host_lookup(const struct image *image, const struct edge_image_table *table,
-                    const struct host_name *name);
+/* The host entries that a name may mean, the most specific first: exact, one-label wildcard, suffix
+ * wildcards, any host. */
+struct host_search {
+    const struct image *image;
+    const struct edge_image_table *table;
+    const struct host_name *name;
+    uint32_t next;   /* what to look up next */
+    uint32_t suffix; /* where in the name the next suffix begins */
+};
+void host_search_init(struct host_search *search, const struct image *image,
+                      const struct edge_image_table *table, const struct host_name *name);
+/* Index in HOST_ENTRY, -1: no more. */
+int32_t host_search_next(struct host_search *search);
 
-/* The same in an SNI table: index in SNI_ENTRY, -1: none (the fallback is the caller's). */
+/* Index in SNI_ENTRY, -1: none (the fallback is the caller's): exact, then one-label wildcard. */
 int32_t host_lookup_server_name(const struct image *image, const struct edge_image_table *table,
                                 const struct host_name *name);
 

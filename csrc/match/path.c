@@ -1,6 +1,6 @@
-/* Exact paths, and prefixes by path element as Kubernetes' Ingress v1 defines them.
+/* Exact paths, prefixes by path element as Kubernetes' Ingress v1 defines them, prefixes by text.
  *
- * Called by matcher.c alone. */
+ * Called by paths.c alone. */
 #include "match/path.h"
 
 static bool prefix(struct slice pattern, struct slice path)
@@ -21,5 +21,7 @@ bool path_match(uint32_t type, struct slice pattern, struct slice path)
         return false;
     if (type == EDGE_PATH_EXACT)
         return slice_equal(pattern, path);
+    if (type == EDGE_PATH_STRING_PREFIX)
+        return path.length >= pattern.length && memcmp(path.at, pattern.at, pattern.length) == 0;
     return type == EDGE_PATH_PREFIX && prefix(pattern, path);
 }

@@ -1,7 +1,7 @@
-/* Does a path match a route's path? Exact, and Prefix by path element (Ingress v1).
+/* Does a path match a route's path? Exact, Prefix by path element (Ingress v1), prefix by text.
  *
- * Called by matcher.c for each candidate. Works on the path as the head parser gave it: nothing is
- * decoded or merged here. Never allocates. */
+ * Called by paths.c for what its index does not hold, and for explanations. Works on the path as
+ * the head parser gave it: nothing is decoded or merged here. Never allocates. */
 #ifndef EDGE_MATCH_PATH_H
 #define EDGE_MATCH_PATH_H
 

@@ -132,8 +132,10 @@ void exchange_refuse(struct exchange *exchange, uint8_t failure_kind)
 static bool copy_route(struct exchange *exchange, const struct image *image,
                        const struct edge_image_route *route)
 {
-    struct slice space = image_text(image, route->object_namespace);
-    struct slice name = image_text(image, route->object_name);
+    const struct edge_image_object *object = image_object(image, route);
+    const struct edge_image_action *action = image_action(image, route);
+    struct slice space = image_text(image, object->object_namespace);
+    struct slice name = image_text(image, object->object_name);
     char *text = arena_alloc(&exchange->arena, space.length + name.length + 1);
     if (!text)
         return false;
@@ -145,9 +147,9 @@ static bool copy_route(struct exchange *exchange, const struct image *image,
     exchange->route_slot = route->slot;
     exchange->route_generation = route->generation;
     counters_claim_route(exchange);
-    exchange->body_bytes_max = route->body_bytes_max;
-    for (uint32_t i = 0; i < route->filter_count && i < EXCHANGE_FILTERS_MAX; i++) {
-        const struct edge_image_filter *filter = &image->filters[route->first_filter + i];
+    exchange->body_bytes_max = action->body_bytes_max;
+    for (uint32_t i = 0; i < action->filter_count && i < EXCHANGE_FILTERS_MAX; i++) {
+        const struct edge_image_filter *filter = &image->filters[action->first_filter + i];
         exchange->filters[i] = (struct exchange_filter){.hooks = policy_hooks(filter->kind),
                                                         .argument = filter->argument};
         if (!exchange->filters[i].hooks)
@@ -192,23 +194,29 @@ static enum step find_route(struct exchange *exchange)
     const struct snapshot_view *view = proxy->view;
     const struct h1_head *request = exchange->request;
     int32_t listener = view ? match_listener(&view->image, exchange->client->listener_slot) : -1;
-    int32_t index = listener < 0 ? -1
-                                 : match_route(&view->image, (uint32_t)listener, request->authority,
-                                               request->path);
+    const struct match_request asked = {.host = request->authority,
+                                        .path = request->path,
+                                        .query = request->query,
+                                        .method = request->method,
+                                        .fields = request->field,
+                                        .field_count = request->field_count};
+    int32_t index = listener < 0 ? -1 : match_route(&view->image, (uint32_t)listener, &asked);
     if (index < 0)
         return fail(exchange, FAILURE_NO_ROUTE, SIDE_DOWNSTREAM);
     const struct edge_image_route *route = &view->image.routes[index];
+    const struct edge_image_action *action = image_action(&view->image, route);
     if (!copy_route(exchange, &view->image, route))
         return fail(exchange, FAILURE_MEMORY, SIDE_INTERNAL);
-    if ((route->flags & EDGE_ROUTE_REDIRECT_HTTPS) && !exchange->client->tls)
+    if ((action->flags & EDGE_ROUTE_REDIRECT_HTTPS) && !exchange->client->tls)
         return redirect_https(exchange);
     if (exchange->body_bytes_max > 0 && request->body == BODY_LENGTH &&
         request->content_length > exchange->body_bytes_max)
         return fail(exchange, FAILURE_BODY_TOO_LARGE, SIDE_DOWNSTREAM);
 
-    const struct edge_image_reference *references = &view->image.references[route->first_reference];
+    const struct edge_image_reference *references =
+        &view->image.references[action->first_reference];
     int32_t chosen =
-        balance_reference(&proxy->balance, route->slot, references, route->reference_count);
+        balance_reference(&proxy->balance, route->slot, references, action->reference_count);
     if (chosen < 0)
         return fail(exchange, FAILURE_NO_ENDPOINT, SIDE_UPSTREAM);
     exchange->upstream_slot = references[chosen].upstream_slot;

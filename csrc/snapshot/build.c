@@ -149,7 +149,7 @@ static int put_listeners(struct builder *builder)
 
 static uint64_t align(uint64_t bytes)
 {
-    return (bytes + 7) & ~UINT64_C(7);
+    return (bytes + 63) & ~UINT64_C(63);
 }
 
 static int assemble(struct builder *builder, struct edge_image *out)
@@ -163,7 +163,7 @@ static int assemble(struct builder *builder, struct edge_image *out)
         .base_version = options->base_version,
         .section_count = EDGE_SECTION_COUNT - 1,
     };
-    uint64_t at = sizeof(header);
+    uint64_t at = align(sizeof(header));
 
     memcpy(header.routes_digest, options->routes_digest, sizeof(header.routes_digest));
     memcpy(header.endpoints_digest, options->endpoints_digest, sizeof(header.endpoints_digest));
@@ -178,15 +178,17 @@ static int assemble(struct builder *builder, struct edge_image *out)
     if (at > EDGE_IMAGE_BYTES_MAX)
         return error_set(builder->err, EDGE_ERR_LIMIT, "the image would be too large");
     header.total_bytes = at;
-    out->bytes = calloc(1, at);
+    out->bytes = aligned_alloc(64, at);
     if (out->bytes == NULL)
         return builder_no_memory(builder);
     out->size = at;
+    memset(out->bytes, 0, at);
     memcpy(out->bytes, &header, sizeof(header));
     for (uint32_t i = 1; i < EDGE_SECTION_COUNT; i++)
         if (builder->section[i].count > 0)
             memcpy(out->bytes + header.section[i].offset, builder->section[i].bytes,
                    (size_t)builder->section[i].count * image_entry_bytes(i));
+    builder_order_paths(out->bytes);
     edge_image_seal(out->bytes, at);
     return EDGE_OK;
 }
@@ -245,6 +247,7 @@ int edge_image_build(const uint8_t *fragments, size_t bytes,
     for (uint32_t i = 0; i < EDGE_SECTION_COUNT; i++) {
         free(builder.section[i].bytes);
         free(builder.section[i].origin);
+        free(builder.share[i].slots);
     }
     free(builder.interned);
     free(builder.intern_length);

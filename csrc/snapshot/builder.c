@@ -1,6 +1,6 @@
 /* The ground that the image builder stands on: see builder.h.
  *
- * Called by build.c and build_hosts.c. Trusts no fragment: every offset is compared with the size
+ * Called by the files build*.c. Trusts no fragment: every offset is compared with the size
  * of the fragment that it stands in. */
 #include "snapshot/builder.h"
 
@@ -198,6 +198,49 @@ int builder_move_text(struct builder *builder, struct item item, struct edge_tex
 
     BUILDER_TRY(builder_text(builder, item, *text, field, &slice));
     return builder_intern(builder, slice, text);
+}
+
+static int grow_share(struct builder *builder, struct share *share)
+{
+    uint32_t mask = share->mask == 0 ? 255 : 2 * share->mask + 1;
+    uint32_t *slots = calloc(mask + (size_t)1, 2 * sizeof(*slots));
+    uint32_t *hashes = slots + mask + 1;
+
+    if (slots == NULL)
+        return builder_no_memory(builder);
+    for (uint32_t i = 0; share->slots != NULL && i <= share->mask; i++) {
+        uint32_t at = share->hashes[i] & mask;
+        if (share->slots[i] == 0)
+            continue;
+        while (slots[at] != 0)
+            at = (at + 1) & mask;
+        slots[at] = share->slots[i];
+        hashes[at] = share->hashes[i];
+    }
+    free(share->slots);
+    share->slots = slots;
+    share->hashes = hashes;
+    share->mask = mask;
+    return EDGE_OK;
+}
+
+int builder_share(struct builder *builder, uint32_t section, uint32_t hash, builder_same *same,
+                  const void *wanted, uint32_t **slot)
+{
+    struct share *share = &builder->share[section];
+    uint32_t at;
+
+    if (share->slots == NULL || 2 * share->count >= share->mask)
+        BUILDER_TRY(grow_share(builder, share));
+    for (at = hash & share->mask; share->slots[at] != 0; at = (at + 1) & share->mask)
+        if (share->hashes[at] == hash && same(builder, share->slots[at] - 1, wanted)) {
+            *slot = &share->slots[at];
+            return EDGE_OK;
+        }
+    share->hashes[at] = hash;
+    share->count++;
+    *slot = &share->slots[at];
+    return EDGE_OK;
 }
 
 int builder_domain(struct builder *builder, struct item item, uint32_t number, struct domain **out)

@@ -1,6 +1,6 @@
 /* What the files of the image builder share: fragments read, sections growing, texts gathered.
  *
- * Included by builder.c, build_hosts.c and build.c only. All functions return EDGE_OK or a code
+ * Included by builder.c and the files build*.c only. All functions return EDGE_OK or a code
  * with builder->err filled. */
 #ifndef EDGE_SNAPSHOT_BUILDER_H
 #define EDGE_SNAPSHOT_BUILDER_H
@@ -26,6 +26,14 @@ struct items {
     uint32_t count;
 };
 
+/* Which entries of a section are there already, so that equal ones are stored once. */
+struct share {
+    uint32_t *slots; /* index + 1, open addressing */
+    uint32_t *hashes;
+    uint32_t mask;
+    uint32_t count;
+};
+
 struct domain {
     uint32_t number;
     uint32_t host_names; /* names with a bucket of their own */
@@ -40,6 +48,7 @@ struct builder {
     struct section section[EDGE_SECTION_COUNT];
     struct domain domain[LIMIT_DOMAINS];
     uint32_t domain_count;
+    struct share share[EDGE_SECTION_COUNT];
     uint32_t *interned; /* offset + 1 of texts, open addressing; lengths in intern_length */
     uint32_t *intern_length;
     uint32_t intern_mask;
@@ -82,10 +91,39 @@ int builder_domain(struct builder *builder, struct item item, uint32_t number, s
 /* Smallest power of two that is at most half full with so many names; one when there are none. */
 uint32_t builder_buckets(uint32_t names);
 
-/* build_hosts.c: routes under their hosts, with filters and references; all host tables. */
+/* Where an entry equal to `wanted` is noted: *slot is its index + 1, or 0, and then the caller
+ * appends one and writes its index + 1 there before the next call. */
+typedef bool builder_same(const struct builder *builder, uint32_t index, const void *wanted);
+int builder_share(struct builder *builder, uint32_t section, uint32_t hash, builder_same *same,
+                  const void *wanted, uint32_t **slot);
+
+static inline const struct edge_image_route *builder_route(const struct builder *builder,
+                                                           uint32_t index)
+{
+    return (const struct edge_image_route *)(const void *)builder->section[EDGE_SECTION_ROUTE]
+               .bytes +
+           index;
+}
+
+static inline struct slice builder_stored(const struct builder *builder, struct edge_text text)
+{
+    return (struct slice){(const char *)builder->section[EDGE_SECTION_TEXT].bytes + text.offset,
+                          text.length};
+}
+
+/* build_routes.c: one route with what it shares with others; at the end of the ROUTE section. */
+int builder_put_route(struct builder *builder, struct item item);
+
+/* build_paths.c: the path index of the host with routes [first, first + count). */
+int builder_put_paths(struct builder *builder, uint32_t first, uint32_t count, uint32_t flags,
+                      uint32_t origin, uint32_t *index);
+/* Fill EDGE_PATHS_ORDERED in the finished image. */
+void builder_order_paths(uint8_t *bytes);
+
+/* build_hosts.c: routes under their hosts; all host tables. */
 int builder_put_hosts(struct builder *builder);
 
-/* build_hosts.c: certificates and the server name tables. */
+/* build_names.c: certificates and the server name tables. */
 int builder_put_server_names(struct builder *builder);
 
 #endif

@@ -21,11 +21,20 @@ static const uint32_t entry_bytes[EDGE_SECTION_COUNT] = {
     [EDGE_SECTION_CERTIFICATE] = sizeof(struct edge_image_certificate),
     [EDGE_SECTION_PREFIX] = sizeof(struct edge_image_prefix),
     [EDGE_SECTION_TEXT] = 1,
+    [EDGE_SECTION_PATH_INDEX] = sizeof(struct edge_image_path_index),
+    [EDGE_SECTION_PATH_ENTRY] = sizeof(struct edge_image_path_entry),
+    [EDGE_SECTION_PATH_OTHER] = sizeof(struct edge_image_path_other),
+    [EDGE_SECTION_CONDITION] = sizeof(struct edge_image_condition),
+    [EDGE_SECTION_ACTION] = sizeof(struct edge_image_action),
+    [EDGE_SECTION_OBJECT] = sizeof(struct edge_image_object),
+    [EDGE_SECTION_PATTERN] = sizeof(struct edge_image_pattern),
 };
 
-_Static_assert(sizeof(struct edge_image_header) == 376, "the header is part of the format");
+_Static_assert(sizeof(struct edge_image_header) == 488, "the header is part of the format");
 _Static_assert(sizeof(struct edge_image_listener) == 68, "a listener is part of the format");
-_Static_assert(sizeof(struct edge_image_route) == 128, "a route is part of the format");
+_Static_assert(sizeof(struct edge_image_route) == 64, "a route is one cache line");
+_Static_assert(sizeof(struct edge_image_host_entry) == 16, "four to a cache line");
+_Static_assert(sizeof(struct edge_image_path_entry) == 16, "four to a cache line");
 _Static_assert(sizeof(struct edge_image_upstream) == 48, "an upstream is part of the format");
 
 uint32_t image_entry_bytes(uint32_t section)
@@ -56,6 +65,15 @@ void image_open(struct image *image, const uint8_t *bytes)
     image->certificates = section_at(image, EDGE_SECTION_CERTIFICATE);
     image->prefixes = section_at(image, EDGE_SECTION_PREFIX);
     image->text = section_at(image, EDGE_SECTION_TEXT);
+    image->path_indexes = section_at(image, EDGE_SECTION_PATH_INDEX);
+    image->path_entries = section_at(image, EDGE_SECTION_PATH_ENTRY);
+    image->path_others = section_at(image, EDGE_SECTION_PATH_OTHER);
+    image->conditions = section_at(image, EDGE_SECTION_CONDITION);
+    image->actions = section_at(image, EDGE_SECTION_ACTION);
+    image->objects = section_at(image, EDGE_SECTION_OBJECT);
+    image->patterns = section_at(image, EDGE_SECTION_PATTERN);
+    image->field_matches = section_at(image, EDGE_SECTION_FIELD_MATCH);
+    image->compiled = NULL;
 }
 
 /* Four independent lanes, so that the multiplier is kept busy: 256 MiB must not take a second.

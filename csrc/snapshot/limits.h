@@ -12,6 +12,11 @@
 #define LIMIT_NAME_BYTES 254 /* a DNS name, or its wildcard suffix */
 #define LIMIT_LABEL_BYTES 1024
 #define LIMIT_PATH_BYTES 4096
+#define LIMIT_FIELD_NAME_BYTES 256
+#define LIMIT_FIELD_VALUE_BYTES 4096
+#define LIMIT_FIELD_MATCHES 64
+#define LIMIT_PATTERNS (1u << 16)
+#define LIMIT_PATTERN_BYTES 1024
 #define LIMIT_FILTERS 16
 #define LIMIT_REFERENCES 1024
 #define LIMIT_WEIGHT 1000000
@@ -32,8 +37,9 @@ static inline uint32_t limit_of(uint32_t section)
         return EDGE_ROUTE_SLOTS;
     case EDGE_SECTION_UPSTREAM:
         return EDGE_UPSTREAM_SLOTS;
-    case EDGE_SECTION_FIELD_MATCH: /* not in this version */
-    case EDGE_SECTION_TEMPLATE:
+    case EDGE_SECTION_PATTERN:
+        return LIMIT_PATTERNS;
+    case EDGE_SECTION_TEMPLATE: /* not in this version */
         return 0;
     case EDGE_SECTION_TEXT:
         return EDGE_IMAGE_BYTES_MAX;

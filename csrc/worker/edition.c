@@ -31,6 +31,7 @@ struct names {
 void certificate_cache_init(struct certificate_cache *cache)
 {
     list_init(&cache->certificates);
+    cache->patterns = 0;
 }
 
 static void forget(struct cached *cached)
@@ -44,6 +45,7 @@ void certificate_cache_release(struct certificate_cache *cache)
 {
     LIST_EACH(at, after, &cache->certificates)
     forget(LIST_OWNER(at, struct cached, link));
+    pattern_set_release(cache->patterns);
 }
 
 static struct cached *look_up(struct certificate_cache *cache, const uint8_t digest[32])
@@ -203,6 +205,13 @@ int edition_create(struct certificate_cache *cache, struct snapshot_view *view,
             goto fail;
         }
     }
+    rc = pattern_set_create(image, cache->patterns, &edition->patterns, err);
+    if (rc < 0)
+        goto fail;
+    view->image.compiled = edition->patterns;
+    pattern_set_release(cache->patterns);
+    pattern_set_hold(edition->patterns);
+    cache->patterns = edition->patterns;
     for (uint32_t i = 0; i < count; i++)
         cached[i]->used = true;
     forget_unused(cache);
@@ -229,6 +238,8 @@ int edition_patched(const struct edition *base, struct snapshot_view *view, stru
         return error_set(err, EDGE_ERR_NOMEM, "no memory for an edition");
     }
     edition->view = view;
+    edition->patterns = base->patterns;
+    pattern_set_hold(edition->patterns);
     for (int slot = 0; slot < EDGE_LISTENER_SLOTS; slot++) {
         edition->tls[slot] = base->tls[slot];
         if (edition->tls[slot])
@@ -243,6 +254,7 @@ void edition_release(struct edition *edition)
     for (int slot = 0; slot < EDGE_LISTENER_SLOTS; slot++)
         if (edition->tls[slot])
             tls_server_release(edition->tls[slot]);
+    pattern_set_release(edition->patterns);
     if (edition->view)
         snapshot_view_release(edition->view);
     free(edition);

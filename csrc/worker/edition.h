@@ -1,23 +1,27 @@
-/* An edition: one version as workers use it, the view and the TLS servers of its listeners.
+/* An edition: one version as workers use it: the view, the TLS servers of its listeners, its
+ * compiled expressions.
  *
  * Made on the control thread from an image and its secrets, published to workers by one atomic
- * pointer, released on the control thread when all of them have passed on. Certificates are
- * cached by digest, so that a publish parses only new ones. */
+ * pointer, released on the control thread when all of them have passed on. Certificates and
+ * expressions are kept from one to the next, so that a publish prepares only new ones. */
 #ifndef EDGE_WORKER_EDITION_H
 #define EDGE_WORKER_EDITION_H
 
 #include "base/list.h"
+#include "match/patterns.h"
 #include "net/tls.h"
 #include "snapshot/view.h"
 
 struct edition {
     struct snapshot_view *view;
+    struct pattern_set *patterns;                /* of view->image.compiled */
     struct tls_server *tls[EDGE_LISTENER_SLOTS]; /* 0: plain, or not there */
 };
 
-/* Control thread's cache of parsed certificates. */
+/* Control thread's cache of parsed certificates and compiled expressions. */
 struct certificate_cache {
     struct list certificates;
+    struct pattern_set *patterns; /* of the last edition made */
 };
 
 void certificate_cache_init(struct certificate_cache *cache);

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from edge.model.matches import FieldMatch, effective
 from edge.model.types import Address, Certificate, Endpoint, Network, Upstream
 from edge.native import ffi, lib
 from edge.snapshot.types import PlacedListener, PlacedRoute, PlacedUpstream, Slot
@@ -88,7 +89,14 @@ def route_fragment(placed: PlacedRoute, slots: Sequence[int]) -> bytes:
     out.flags = lib.EDGE_ROUTE_REDIRECT_HTTPS if route.redirect_https else 0
     out.body_bytes_max = route.body_bytes_max
     out.rule_index, out.path_index = route.rule_index, route.path_index
-    given.wildcard = route.host.startswith(".")
+    matches = route.matches
+    if route.host.startswith("."):
+        given.wildcard = lib.EDGE_WILDCARD_SUFFIX if matches.any_depth else lib.EDGE_WILDCARD_LABEL
+    given.fall_through = matches.fall_through
+    out.created_s = matches.created
+    out.not_before_s, out.not_after_s = matches.not_before, matches.not_after
+    if matches.fields:
+        _put_fields(fragment, matches.fields)
     out.filter_count, out.reference_count = len(route.filters), len(route.references)
     filters = ffi.new("struct edge_image_filter[]", len(route.filters))
     for entry, delay in zip(filters, route.filters, strict=True):
@@ -106,6 +114,19 @@ def route_fragment(placed: PlacedRoute, slots: Sequence[int]) -> bytes:
     fragment.text(out.path_written, route.path_written)
     fragment.text(out.service, route.service)
     return fragment.finish()
+
+
+def _put_fields(fragment: _Fragment, given: Sequence[FieldMatch]) -> None:
+    fields = effective(tuple(given))
+    entries = ffi.new("struct edge_image_field_match[]", len(fields))
+    fragment.struct.route.field_match_count = len(fields)
+    offset = fragment.struct.fields_offset = fragment.array(entries)
+    for entry, field in zip(entries, fields, strict=True):
+        entry.target = field.target.value
+        entry.type = lib.EDGE_FIELD_REGEX if field.regex else lib.EDGE_FIELD_EXACT
+        fragment.text(entry.name, field.name)
+        fragment.text(entry.value, field.value)
+    fragment.later(entries, offset)
 
 
 def upstream_fragment(slot: Slot, upstream: Upstream) -> bytes:

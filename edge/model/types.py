@@ -11,6 +11,7 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from edge.model.diagnostics import Diagnostic, ObjectRef
+from edge.model.matches import NO_MATCHES, Matches
 from edge.model.ordered import Step
 
 Address = IPv4Address | IPv6Address
@@ -29,6 +30,7 @@ class PathType(Enum):
 
     EXACT = 1
     PREFIX = 2
+    REGEX = 3
     STRING_PREFIX = 4
 
 
@@ -120,6 +122,7 @@ class Route:
     service: str = ""
     rule_index: int = 0
     path_index: int = 0
+    matches: Matches = NO_MATCHES
 
 
 @dataclass(frozen=True, slots=True)

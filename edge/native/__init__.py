@@ -126,45 +126,112 @@ def check_secrets(secrets: bytes) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Request:
+    """What of a request decides. ``now``: Unix time, 0: the clock's. ``path``: without its query."""
+
+    host: str
+    path: str
+    method: str = "GET"
+    query: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    now: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A route of the image. ``verdict``: a name of edge_verdict; ``field``: FIELD_MATCH index, -1."""
+
+    route: int
+    verdict: str
+    host_entry: int
+    field: int
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
-    """What the matcher did. Shape: candidates are (route index, verdict name) in matching order."""
+    """What the matcher did. Shape: candidates in the order in which hosts and routes are tried."""
 
     host_entry: int
     route: int
-    candidates: tuple[tuple[int, str], ...]
+    candidates: tuple[Candidate, ...]
 
 
 _VERDICTS: Final = enum_names("edge_verdict", "EDGE_VERDICT_")
 
 
-def explain(image: bytes, listener: int, host: str, path: str) -> Explanation:
-    """Match one request with the workers' matcher in a checked image.
+def _put_request(target: Any, listener: int, request: Request) -> list[Any]:
+    """Fill a ``struct edge_request``.
+
+    Shape: what must live as long as the struct does.
+    """
+    kept: list[Any] = []
+
+    def put(place: Any, text: str) -> None:
+        raw = text.encode("utf-8", "surrogateescape")
+        buffer = ffi.from_buffer("char[]", raw)
+        kept.append(buffer)
+        place.at, place.length = buffer, len(raw)
+
+    target.listener, target.now_s = listener, request.now
+    for name in ("host", "path", "query", "method"):
+        put(getattr(target, name), getattr(request, name))
+    fields = ffi.new("struct edge_request_field[]", len(request.headers))
+    for field, (name, value) in zip(fields, request.headers, strict=True):
+        put(field.name, name)
+        put(field.value, value)
+    target.fields, target.field_count = fields, len(request.headers)
+    return [*kept, fields]
+
+
+def match_requests(image: bytes, listener: int, requests: Sequence[Request]) -> list[int]:
+    """Match many requests with the workers' matcher in a checked image.
+
+    Shape: indices of routes, -1: none.
+    Errors: NativeError for a request that no client can send.
+    """
+    given = ffi.new("struct edge_request[]", len(requests))
+    kept = [_put_request(given[i], listener, request) for i, request in enumerate(requests)]
+    routes = ffi.new("int32_t[]", len(requests))
+    check(lib.edge_image_match(_aligned(image), len(image), given, len(requests), routes), "matching")
+    del kept
+    return list(routes)
+
+
+def explain(image: bytes, listener: int, request: Request) -> Explanation:
+    """Match one request with the workers' matcher in a checked image, and say how.
 
     Errors: NativeError for a host or path that no request can have.
     """
-    raw_host, raw_path = host.encode(), path.encode()
+    given = ffi.new("struct edge_request *")
+    kept = _put_request(given, listener, request)
+    out = ffi.new("struct edge_explanation *")
     room = 64
     while True:
         candidates = ffi.new("struct edge_candidate[]", room)
-        out = ffi.new("struct edge_explanation *")
-        rc = lib.edge_image_explain(
-            _aligned(image),
-            len(image),
-            listener,
-            raw_host,
-            len(raw_host),
-            raw_path,
-            len(raw_path),
-            candidates,
-            room,
-            out,
-        )
-        check(rc, f"matching host {host!r}, path {path!r}")
+        rc = lib.edge_image_explain(_aligned(image), len(image), given, candidates, room, out)
+        check(rc, f"matching host {request.host!r}, path {request.path!r}")
         if out.candidate_count < room:
             break
         room *= 4
-    rows = [candidates[i] for i in range(out.candidate_count)]
-    return Explanation(out.host_entry, out.route, tuple((row.route, _VERDICTS[row.verdict]) for row in rows))
+    del kept
+    return Explanation(
+        out.host_entry,
+        out.route,
+        tuple(
+            Candidate(row.route, _VERDICTS[row.verdict], row.host_entry, row.field - 1)
+            for row in candidates[0 : out.candidate_count]
+        ),
+    )
+
+
+def check_pattern(pattern: str) -> None:
+    """Find out whether a regular expression can be used.
+
+    Errors: NativeError with PCRE2's words.
+    """
+    raw = pattern.encode()
+    err = ffi.new("struct edge_error *")
+    check(lib.edge_pattern_check(raw, len(raw), err), f"the expression {pattern!r}", err)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,28 +267,41 @@ class ImageReader:
         start = ffi.cast(f"struct {struct} *", self._base + place.offset)
         return [start[i] for i in range(place.count)]
 
+    def entry(self, section: str, struct: str, index: int) -> Any:
+        """One entry of a section.
+
+        Errors: NativeError when there is none.
+        """
+        place = self.header.section[getattr(lib, f"EDGE_SECTION_{section}")]
+        if not 0 <= index < place.count:
+            raise NativeError(f"reading a {struct}", ERROR_REFERENCE, reason=f"no entry {index}")
+        return ffi.cast(f"struct {struct} *", self._base + place.offset)[index]
+
     def text(self, text: Any) -> str:
         """A text of the image."""
-        start = self.header.section[lib.EDGE_SECTION_TEXT].offset + text.offset
-        return self._bytes[start : start + text.length].decode(errors="replace")
+        return self.text_at(text.offset, text.length)
+
+    def text_at(self, offset: int, length: int) -> str:
+        """The same for a text whose place is not a struct of its own."""
+        start = self.header.section[lib.EDGE_SECTION_TEXT].offset + offset
+        return self._bytes[start : start + length].decode(errors="replace")
 
     def route(self, index: int) -> RouteRow:
         """The route with that index.
 
         Errors: NativeError when there is none.
         """
-        place = self.header.section[lib.EDGE_SECTION_ROUTE]
-        if not 0 <= index < place.count:
-            raise NativeError("reading a route", ERROR_REFERENCE, reason=f"no route {index}")
-        row = ffi.cast("struct edge_image_route *", self._base + place.offset)[index]
+        row = self.entry("ROUTE", "edge_image_route", index)
+        owner = self.entry("OBJECT", "edge_image_object", row.object)
+        action = self.entry("ACTION", "edge_image_action", row.action)
         return RouteRow(
             row.slot,
             row.precedence,
-            self.text(row.kind),
-            self.text(row.object_namespace),
-            self.text(row.object_name),
+            self.text(owner.kind),
+            self.text(owner.object_namespace),
+            self.text(owner.object_name),
             self.text(row.path),
-            self.text(row.service),
+            self.text(action.service),
             row.rule_index,
             row.path_index,
         )

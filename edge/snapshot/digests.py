@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
+from edge.model.matches import NO_MATCHES
 from edge.model.types import Certificate, Endpoint, Listener, Policy, Route, Upstream, UpstreamKey
 
 _MODULUS = 1 << 256
@@ -41,6 +42,7 @@ def route_digest(route: Route) -> int:
         route.service,
         route.rule_index,
         route.path_index,
+        *([route.matches] if route.matches != NO_MATCHES else []),
     )
 
 

@@ -22,7 +22,7 @@ COMPILE = (
     "gcc -std=gnu11 -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all"
     " -Wall -Wextra -Werror -Icsrc -Ibpf -Itests/csrc"
 ).split()
-LIBRARIES = ["-lssl", "-lcrypto", "-l:liburing.a"]
+LIBRARIES = ["-lssl", "-lcrypto", "-lpcre2-8", "-l:liburing.a"]
 SECONDS_MAX = 300
 
 

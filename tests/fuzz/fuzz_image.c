@@ -1,8 +1,11 @@
 /* Fuzzes what reads foreign bytes of a snapshot: images, fragments, secrets.
  *
- * Built by tests/fuzz/run.py. sources: base/error.c base/hash.c snapshot/build.c
- * snapshot/builder.c snapshot/build_hosts.c snapshot/check.c snapshot/image.c snapshot/secrets.c
- * match/host.c match/path.c match/matcher.c
+ * Built by tests/fuzz/run.py. sources: base/error.c base/hash.c base/pattern.c
+ * snapshot/build.c snapshot/builder.c snapshot/build_hosts.c snapshot/build_names.c
+ * snapshot/build_paths.c snapshot/build_routes.c snapshot/check.c snapshot/check_names.c
+ * snapshot/check_paths.c snapshot/check_routes.c snapshot/image.c snapshot/path_index.c
+ * snapshot/secrets.c match/explain.c match/fields.c match/host.c match/matcher.c match/path.c
+ * match/paths.c match/patterns.c
  * The first byte says which. Held true: refused, or everything in it can be used; what the builder
  * makes is accepted. An image's size and checksum are made right first, or nothing would get in. */
 #include <stdlib.h>
@@ -66,7 +69,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     memcpy(copy, data + 1, size - 1);
     if (data[0] % 4 == 0)
-        try_image(copy, (size - 1) & ~(size_t)7);
+        try_image(copy, (size - 1) & ~(size_t)63);
     else if (data[0] % 4 == 3)
         try_secrets(copy, size - 1);
     else

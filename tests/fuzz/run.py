@@ -19,6 +19,7 @@ HERE = Path(__file__).resolve().parent
 BUILD = ROOT / "build" / "fuzz"
 FLAGS = "-std=gnu11 -g -O1 -fno-sanitize-recover=all -Wall -Wextra -Werror -Icsrc -Ibpf".split()
 SEARCH = ["clang-14", "-fsanitize=fuzzer,address,undefined"]
+LIBRARIES = ["-lpcre2-8", "-pthread"]
 REPLAY = ["gcc", "-fsanitize=address,undefined", str(HERE / "replay.c")]
 
 
@@ -50,7 +51,7 @@ def build(target: str, compiler: list[str]) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not program.exists() or program.stat().st_mtime < newest:
             files = [str(source), *(str(ROOT / "csrc" / name) for name in sources_of(source))]
-            command = [compiler[0], *FLAGS, *compiler[1:], *files, "-o", str(program)]
+            command = [compiler[0], *FLAGS, *compiler[1:], *files, "-o", str(program), *LIBRARIES]
             subprocess.run(command, cwd=ROOT, check=True)
     return program
 

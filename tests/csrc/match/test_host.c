@@ -10,6 +10,18 @@ static const struct {
 } cases[] = {
     {"", ""},
     {"example.com", "example.com"},
+    {"A-long.EXAMPLE.com", "a-long.example.com"},
+    {"A-long_.EXAMPLE.com", "a-long_.example.com"},
+    {"@-longer.example.com", NULL},
+    {"[-longer.example.com", NULL},
+    {"longer-z{.example.com", NULL},
+    {"longer-`.example.com", NULL},
+    {"longer-/.example.com", NULL},
+    {"longer-:.example.com", NULL},
+    {"abcdefgh", "abcdefgh"},
+    {"abcdefgH9", "abcdefgh9"},
+    {"abcdefg\x80z", NULL},
+    {"abcdefghijklmn.", "abcdefghijklmn"},
     {"EXAMPLE.com:8080", "example.com"},
     {"example.com.", "example.com"},
     {"example.com.:80", "example.com"},
@@ -41,6 +53,8 @@ int main(void)
         struct slice written = {cases[i].written, strlen(cases[i].written)};
         enum host_result result = host_normalise(written, &name);
         IS(result, cases[i].name == NULL ? HOST_INVALID : HOST_OK, "\"%s\"", cases[i].written);
+        if (cases[i].name != NULL)
+            IS(name.hash, edge_text_hash(name.text, name.length), "its hash");
         if (cases[i].name != NULL)
             IS_TEXT(name.text, name.length, cases[i].name, "name of \"%s\"", cases[i].written);
     }

@@ -31,6 +31,9 @@ static const struct {
     {EDGE_PATH_PREFIX, "/aaa/bbb", "/aaa/bbbxyz", false},
     {EDGE_PATH_PREFIX, "/aaa/bbb", "/aaa", false},
     {EDGE_PATH_REGEX, "/aaa", "/aaa", false},
+    {EDGE_PATH_STRING_PREFIX, "/foo", "/foobar", true},
+    {EDGE_PATH_STRING_PREFIX, "/foo/", "/foo", false},
+    {EDGE_PATH_STRING_PREFIX, "/foo", "/fo", false},
 };
 
 int main(void)

@@ -21,9 +21,11 @@ uint64_t loop_now_ns(const struct loop *loop)
 }
 
 static struct edge_image_filter delay = {.kind = EDGE_FILTER_DELAY, .argument = 50};
-static struct edge_image_route routes[2] = {
-    {.slot = 0, .generation = 1, .reference_count = 1},
-    {.slot = 1, .generation = 1, .reference_count = 1, .filter_count = 1}};
+static struct edge_image_route routes[2] = {{.slot = 0, .generation = 1, .action = 0},
+                                            {.slot = 1, .generation = 1, .action = 1}};
+static struct edge_image_action actions[2] = {{.reference_count = 1},
+                                              {.reference_count = 1, .filter_count = 1}};
+static struct edge_image_object object;
 static struct edge_image_reference reference = {.upstream_slot = 0, .weight = 1};
 static struct edge_image_endpoint endpoint = {.port = 80, .state = EDGE_ENDPOINT_READY};
 static struct edge_image_upstream record = {.generation = 1, .endpoint_count = 1};
@@ -35,10 +37,11 @@ int32_t match_listener(const struct image *image, uint32_t slot)
     (void)image, (void)slot;
     return 0;
 }
-int32_t match_route(const struct image *image, uint32_t listener, struct slice host,
-                    struct slice path)
+int32_t match_route(const struct image *image, uint32_t listener,
+                    const struct match_request *request)
 {
-    (void)image, (void)listener, (void)host;
+    const struct slice path = request->path;
+    (void)image, (void)listener;
     return path.length > 1 && path.at[1] == 'n' ? -1 : path.length > 1 && path.at[1] == 'd';
 }
 uint64_t proxy_random(struct proxy *proxy)
@@ -261,6 +264,8 @@ static void test_slots_with_a_new_owner(void)
 int main(void)
 {
     view.image.routes = routes;
+    view.image.actions = actions;
+    view.image.objects = &object;
     view.image.filters = &delay;
     view.image.references = &reference;
     view.image.text = "";

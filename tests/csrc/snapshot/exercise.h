@@ -5,6 +5,7 @@
 #define TESTS_SNAPSHOT_EXERCISE_H
 
 #include "match/matcher.h"
+#include "match/patterns.h"
 #include "snapshot/image.h"
 
 static volatile uint64_t exercise_sink;
@@ -33,25 +34,66 @@ static inline void exercise_upstreams(const struct image *image)
 static inline void exercise_route(const struct image *image, const struct edge_image_route *route)
 {
     exercise_text(image, route->path);
-    exercise_text(image, route->kind);
-    exercise_text(image, route->object_namespace);
-    exercise_text(image, route->object_name);
+    const struct edge_image_object *object = image_object(image, route);
+    const struct edge_image_action *action = image_action(image, route);
+    exercise_text(image, object->kind);
+    exercise_text(image, object->object_namespace);
+    exercise_text(image, object->object_name);
     exercise_text(image, route->path_written);
-    exercise_text(image, route->service);
-    for (uint32_t i = 0; i < route->filter_count; i++)
-        exercise_sink += image->filters[route->first_filter + i].argument;
-    for (uint32_t i = 0; i < route->reference_count; i++)
-        exercise_sink += image->references[route->first_reference + i].weight;
+    exercise_text(image, action->service);
+    for (uint32_t i = 0; i < action->filter_count; i++)
+        exercise_sink += image->filters[action->first_filter + i].argument;
+    for (uint32_t i = 0; i < action->reference_count; i++)
+        exercise_sink += image->references[action->first_reference + i].weight;
+}
+
+/* The workers' way and the way of an explanation come to the same. */
+static inline void exercise_request(const struct image *image, const uint8_t *bytes, size_t size,
+                                    uint32_t listener, struct slice host, struct slice path)
+{
+    static const struct edge_request_field fields[] = {{{"X-Canary", 8}, {"always", 6}},
+                                                       {{"x-canary", 8}, {"2", 1}},
+                                                       {{"Version", 7}, {"v12", 3}}};
+    static const struct h1_field same[] = {{.name = SLICE("X-Canary"), .value = SLICE("always")},
+                                           {.name = SLICE("x-canary"), .value = SLICE("2")},
+                                           {.name = SLICE("Version"), .value = SLICE("v12")}};
+    const struct edge_request request = {.listener = listener,
+                                         .field_count = 3,
+                                         .host = {host.at, host.length},
+                                         .path = {path.at, path.length},
+                                         .query = {"a=%62&c+d=e", 11},
+                                         .method = {"POST", 4},
+                                         .fields = fields,
+                                         .now_s = 1500};
+    const struct match_request worker = {.host = host,
+                                         .path = path,
+                                         .query = SLICE("a=%62&c+d=e"),
+                                         .method = SLICE("POST"),
+                                         .fields = same,
+                                         .field_count = 3,
+                                         .now_s = 1500};
+    struct edge_candidate candidates[4];
+    struct edge_explanation explanation;
+    int32_t route = match_route(image, listener, &worker), again;
+    int rc = edge_image_explain(bytes, size, &request, candidates, 4, &explanation);
+
+    if (route >= 0)
+        exercise_route(image, &image->routes[route]);
+    if (image->count[EDGE_SECTION_PATTERN] > 0 && image->compiled == NULL)
+        return; /* an expression that cannot be compiled; whoever prepares refuses the image */
+    if (rc != EDGE_OK || explanation.route != route ||
+        edge_image_match(bytes, size, &request, 1, &again) != EDGE_OK || again != route)
+        __builtin_trap();
 }
 
 static inline void exercise_listener(const struct image *image, const uint8_t *bytes, size_t size,
                                      uint32_t index)
 {
-    static const struct slice hosts[] = {SLICE(""),          SLICE("a.example"),
-                                         SLICE("B.Example"), SLICE("x.example:80"),
-                                         SLICE("[::1]"),     SLICE("far.away.test.")};
-    static const struct slice paths[] = {SLICE("/"), SLICE("/foo"), SLICE("/foo/bar"),
-                                         SLICE("/any"), SLICE("/wild/x")};
+    static const struct slice hosts[] = {
+        SLICE(""),      SLICE("a.example"),      SLICE("B.Example"),    SLICE("x.example:80"),
+        SLICE("[::1]"), SLICE("far.away.test."), SLICE("m.suffix.test")};
+    static const struct slice paths[] = {SLICE("/"),    SLICE("/foo"),    SLICE("/foo/bar"),
+                                         SLICE("/any"), SLICE("/wild/x"), SLICE("/re/123")};
     const struct edge_image_listener *listener = &image->listeners[index];
 
     exercise_sink += (uint64_t)match_listener(image, listener->slot);
@@ -62,31 +104,28 @@ static inline void exercise_listener(const struct image *image, const uint8_t *b
         if (certificate >= 0)
             exercise_sink += image->certificates[certificate].digest[31];
         for (size_t p = 0; p < sizeof(paths) / sizeof(paths[0]); p++) {
-            int32_t route = match_route(image, index, hosts[h], paths[p]);
-            struct edge_candidate candidates[4];
-            struct edge_explanation explanation;
-            if (route >= 0)
-                exercise_route(image, &image->routes[route]);
-            if (edge_image_explain(bytes, size, index, hosts[h].at, hosts[h].length, paths[p].at,
-                                   paths[p].length, candidates, 4, &explanation) != EDGE_OK ||
-                explanation.route != route)
-                __builtin_trap();
+            exercise_request(image, bytes, size, index, hosts[h], paths[p]);
         }
     }
 }
 
 static inline void exercise_image(const uint8_t *bytes, size_t size)
 {
+    struct pattern_set *compiled;
     struct image image;
 
     image_open(&image, bytes);
+    pattern_set_create(&image, NULL, &compiled, NULL);
+    image.compiled = compiled;
     exercise_upstreams(&image);
     for (uint32_t i = 0; i < image.count[EDGE_SECTION_ROUTE]; i++)
         exercise_route(&image, &image.routes[i]);
     for (uint32_t i = 0; i < image.count[EDGE_SECTION_HOST_ENTRY]; i++)
-        exercise_text(&image, image.host_entries[i].name);
+        exercise_sink += edge_text_hash(image_host_name(&image, &image.host_entries[i]).at,
+                                        image.host_entries[i].name_length);
     for (uint32_t i = 0; i < image.count[EDGE_SECTION_LISTENER]; i++)
         exercise_listener(&image, bytes, size, i);
+    pattern_set_release(compiled);
 }
 
 #endif

@@ -106,6 +106,50 @@ static inline void fixture_route(struct fixture *f, uint32_t slot, uint64_t prec
     fixture_end(f);
 }
 
+/* Conditions: one of each kind. */
+static inline void fixture_conditional(struct fixture *f, uint32_t slot, uint64_t precedence,
+                                       const char *host, uint32_t type, const char *path)
+{
+    struct edge_fragment_route *it =
+        fixture_begin(f, EDGE_FRAGMENT_ROUTE, sizeof(struct edge_fragment_route));
+    struct edge_image_reference reference = {.upstream_slot = 7, .weight = 1};
+    struct edge_image_field_match fields[4] = {
+        {.target = EDGE_FIELD_METHOD, .type = EDGE_FIELD_EXACT},
+        {.target = EDGE_FIELD_HEADER, .type = EDGE_FIELD_EXACT},
+        {.target = EDGE_FIELD_HEADER, .type = EDGE_FIELD_REGEX},
+        {.target = EDGE_FIELD_QUERY, .type = EDGE_FIELD_EXACT},
+    };
+
+    it->wildcard = host[0] == '.' ? EDGE_WILDCARD_SUFFIX : EDGE_WILDCARD_NONE;
+    it->fall_through = 1;
+    it->route.slot = slot;
+    it->route.generation = 1;
+    it->route.precedence = precedence;
+    it->route.path_type = type;
+    it->route.reference_count = 1;
+    it->route.field_match_count = 4;
+    it->route.not_before_s = 1000;
+    it->route.not_after_s = 2000;
+    it->fields_offset = fixture_array(f, fields, sizeof(fields));
+    it->references_offset = fixture_array(f, &reference, sizeof(reference));
+    it->host = fixture_text(f, host);
+    it->route.path = fixture_text(f, path);
+    it->route.path_written = it->route.path;
+    it->route.kind = fixture_text(f, "HTTPRoute");
+    it->route.object_namespace = fixture_text(f, "default");
+    it->route.object_name = fixture_text(f, "gate");
+    it->route.service = fixture_text(f, "web:80");
+    fields[0].value = fixture_text(f, "POST");
+    fields[1].name = fixture_text(f, "x-canary");
+    fields[1].value = fixture_text(f, "always, 2");
+    fields[2].name = fixture_text(f, "version");
+    fields[2].value = fixture_text(f, "v[0-9]+");
+    fields[3].name = fixture_text(f, "a");
+    fields[3].value = fixture_text(f, "b");
+    memcpy((uint8_t *)it + it->fields_offset, fields, sizeof(fields));
+    fixture_end(f);
+}
+
 static inline void fixture_upstream(struct fixture *f, uint32_t slot)
 {
     struct edge_fragment_upstream *it =
@@ -179,7 +223,7 @@ static inline struct edge_image fixture_build(const struct fixture *f, uint32_t 
     return image;
 }
 
-/* Two listeners, seven routes, two upstreams, two certificates: a bit of everything. */
+/* Two listeners, eleven routes, two upstreams, two certificates: a bit of everything. */
 static inline void fixture_everything(struct fixture *f)
 {
     f->used = 0;
@@ -196,6 +240,10 @@ static inline void fixture_everything(struct fixture *f)
     fixture_route(f, 4, 10, ".example", EDGE_PATH_PREFIX, "/wild");
     fixture_route(f, 5, 30, "", EDGE_PATH_PREFIX, "/");
     fixture_route(f, 6, 10, "", EDGE_PATH_EXACT, "/any");
+    fixture_conditional(f, 7, 4, "a.example", EDGE_PATH_EXACT, "/foo");
+    fixture_conditional(f, 8, 10, ".suffix.test", EDGE_PATH_PREFIX, "/foo");
+    fixture_conditional(f, 9, 20, ".suffix.test", EDGE_PATH_REGEX, "/re/[0-9]{3}");
+    fixture_route(f, 10, 25, "b.example", EDGE_PATH_STRING_PREFIX, "/te");
     fixture_certificate(f, 1, "a.example", 1);
     fixture_certificate(f, 2, ".example", 0);
 }

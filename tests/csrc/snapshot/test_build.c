@@ -1,7 +1,9 @@
 /* Fragments to an image: order of routes, tables, texts once, refusals that name a fragment.
  *
  * links: base/arena.c base/error.c base/hash.c snapshot/builder.c snapshot/build_hosts.c
- *  snapshot/check.c snapshot/image.c
+ *  snapshot/build_names.c snapshot/build_paths.c snapshot/build_routes.c snapshot/check.c
+ *  snapshot/check_names.c snapshot/check_paths.c snapshot/check_routes.c snapshot/image.c
+ *  snapshot/path_index.c
  * marks: slow */
 #include "snapshot/build.c"
 
@@ -30,23 +32,24 @@ static void test_everything(void)
     built = fixture_build(&f, EDGE_IMAGE_FULL, 3, 0);
     image_open(&image, built.bytes);
     IS(image.header->version, 3, "version");
-    IS(image.count[EDGE_SECTION_ROUTE], 7, "all routes");
+    IS(image.count[EDGE_SECTION_ROUTE], 11, "all routes");
     IS(image.count[EDGE_SECTION_HOST_TABLE], 1, "one domain, one host table");
     IS(image.count[EDGE_SECTION_HOST_ENTRY], 8 + 1, "3 names in 8 buckets, and any host");
+    IS(image.count[EDGE_SECTION_CONDITION], 1, "the same condition of two routes is stored once");
     IS(image.count[EDGE_SECTION_UPSTREAM], 2, "upstreams");
     IS(image.count[EDGE_SECTION_ENDPOINT], 3, "endpoints");
     IS(image.upstreams[1].first_endpoint, 2, "endpoints by slot");
     IS(image.listeners[1].sni_table, 1, "the TLS listener has its names");
     for (uint32_t i = 0; i < image.count[EDGE_SECTION_HOST_ENTRY]; i++) {
         const struct edge_image_host_entry *host = &image.host_entries[i];
-        if (!slice_equal(image_text(&image, host->name), SLICE("a.example")))
+        if (!slice_equal(image_host_name(&image, host), SLICE("a.example")))
             continue;
-        IS(host->route_count, 3, "routes of a host stand together");
-        IS(image.routes[host->first_route].slot, 2, "best precedence first");
-        IS(image.routes[host->first_route + 2].slot, 0, "worst precedence last");
+        IS(image.path_indexes[host->path_index].route_count, 4, "routes of a host stand together");
+        IS(image.routes[host->first_route].slot, 7, "best precedence first");
+        IS(image.routes[host->first_route + 3].slot, 0, "worst precedence last");
     }
-    for (uint32_t i = 1; i < image.count[EDGE_SECTION_ROUTE]; i++)
-        IS(image.routes[i].kind.offset, image.routes[0].kind.offset, "equal texts stored once");
+    IS(image.count[EDGE_SECTION_OBJECT], 2, "equal objects are stored once");
+    IS(image.count[EDGE_SECTION_ACTION], 2, "and what routes do");
     edge_image_free(&built);
 }
 
@@ -100,13 +103,13 @@ static void test_refusals(void)
     fixture_everything(&f);
     fixture_route(&f, 3, 1, "c.example", EDGE_PATH_PREFIX, "/");
     IS(refused(&err), EDGE_ERR_INVALID, "a slot twice");
-    OK(err.index == 15 || err.index == 9, "names the fragment: %u", err.index);
+    OK(err.index == 19 || err.index == 9, "names the fragment: %u", err.index);
     IS(err.section, EDGE_SECTION_ROUTE, "and the section");
 
     fixture_everything(&f);
-    fixture_route(&f, 9, 1, "c.example", EDGE_PATH_PREFIX, "nothing");
+    fixture_route(&f, 20, 1, "c.example", EDGE_PATH_PREFIX, "nothing");
     IS(refused(&err), EDGE_ERR_INVALID, "a path without a slash");
-    IS(err.index, 15, "names the fragment");
+    IS(err.index, 19, "names the fragment");
     OK(strcmp(err.field, "path") == 0, "and the field");
 
     f.used = 0;

@@ -2,8 +2,11 @@
  *
  * The mutants: every byte of an image, other values, checksum made right again. EDGE_LONG=1: all
  * 255 other values at every byte; else a spread sample.
- * links: base/error.c base/hash.c snapshot/build.c snapshot/builder.c snapshot/build_hosts.c
- *  snapshot/image.c match/host.c match/path.c match/matcher.c
+ * links: base/error.c base/hash.c base/pattern.c snapshot/build.c snapshot/builder.c
+ *  snapshot/build_hosts.c snapshot/build_names.c snapshot/build_paths.c snapshot/build_routes.c
+ *  snapshot/check_names.c snapshot/check_paths.c snapshot/check_routes.c snapshot/image.c
+ *  snapshot/path_index.c match/explain.c match/fields.c match/host.c match/path.c match/paths.c
+ *  match/patterns.c match/matcher.c
  * marks: slow */
 #include "snapshot/check.c"
 
@@ -54,8 +57,8 @@ static void test_header(void)
     restore();
     IS(edge_image_check(mutant, good.size, &err), EDGE_OK, "a good image");
     IS(edge_image_check(mutant, 100, &err), EDGE_ERR_TRUNCATED, "100 bytes");
-    IS(edge_image_check(mutant, good.size - 8, &err), EDGE_ERR_TRUNCATED, "8 bytes less");
-    mutant[good.size - 1] ^= 1;
+    IS(edge_image_check(mutant, good.size - 64, &err), EDGE_ERR_TRUNCATED, "64 bytes less");
+    mutant[good.size / 2] ^= 1;
     IS(edge_image_check(mutant, good.size, &err), EDGE_ERR_CHECKSUM, "a flipped bit");
     REFUSES(header()->magic++, EDGE_ERR_INVALID, "magic");
     REFUSES(header()->abi++, EDGE_ERR_ABI, "another version");
@@ -64,7 +67,7 @@ static void test_header(void)
     REFUSES(header()->base_version = 1, EDGE_ERR_INVALID, "a full image with a base");
     REFUSES(header()->version = 0, EDGE_ERR_INVALID, "version 0");
     REFUSES(header()->reserved = 1, EDGE_ERR_INVALID, "reserved");
-    REFUSES(header()->section_count = 16, EDGE_ERR_SECTION, "one section more");
+    REFUSES(header()->section_count = 24, EDGE_ERR_SECTION, "one section more");
     REFUSES(header()->section[6].offset += 8, EDGE_ERR_SECTION, "a gap");
     REFUSES(header()->section[6].entry_bytes++, EDGE_ERR_SECTION, "another size of entry");
     REFUSES(header()->section[6].count = 4000000, EDGE_ERR_LIMIT, "too many routes");
@@ -76,8 +79,22 @@ static void test_entries(void)
     struct edge_image_route *route;
     struct edge_image_table *table;
     struct edge_image_listener *listener;
+    struct edge_image_action *action;
+    struct edge_image_condition *condition;
+    struct edge_image_field_match *field;
+    struct edge_image_path_index *paths;
+    struct edge_image_path_entry *taken;
+    struct edge_image_path_other *other;
 
     restore();
+    action = entry(EDGE_SECTION_ACTION, 0);
+    condition = entry(EDGE_SECTION_CONDITION, 0);
+    field = entry(EDGE_SECTION_FIELD_MATCH, 0);
+    paths = entry(EDGE_SECTION_PATH_INDEX, 0);
+    other = entry(EDGE_SECTION_PATH_OTHER, 0);
+    taken = entry(EDGE_SECTION_PATH_ENTRY, 0);
+    while (taken->prefix == 0 || taken->key_length == 0)
+        taken++;
     route = entry(EDGE_SECTION_ROUTE, 0);
     table = entry(EDGE_SECTION_HOST_TABLE, 0);
     listener = entry(EDGE_SECTION_LISTENER, 0);
@@ -85,12 +102,42 @@ static void test_entries(void)
     REFUSES(route->slot = route[1].slot, EDGE_ERR_INVALID, "route slot twice");
     REFUSES(route->path.offset = 1u << 30, EDGE_ERR_REFERENCE, "path outside");
     REFUSES(route->path.length = UINT32_MAX, EDGE_ERR_REFERENCE, "path too long");
-    REFUSES(route->path_type = EDGE_PATH_REGEX, EDGE_ERR_INVALID, "regex");
-    REFUSES(route->field_match_count = 1, EDGE_ERR_INVALID, "field matches");
-    REFUSES(route->first_filter = 1, EDGE_ERR_REFERENCE, "first filter");
-    REFUSES(route->reference_count = 2000, EDGE_ERR_LIMIT, "references");
+    REFUSES(route->path_type = EDGE_PATH_REGEX, EDGE_ERR_REFERENCE, "regex without a pattern");
+    REFUSES(route->path_type = 5, EDGE_ERR_INVALID, "path type");
+    REFUSES(route->pattern = 1, EDGE_ERR_INVALID, "a pattern for nothing");
+    REFUSES(route->condition = 4, EDGE_ERR_REFERENCE, "a condition that is not there");
+    REFUSES(route->action = 9, EDGE_ERR_REFERENCE, "an action that is not there");
+    REFUSES(route->object = 1, EDGE_ERR_REFERENCE, "an object out of order");
+    REFUSES(route->next = 1, EDGE_ERR_REFERENCE, "a route that follows itself");
+    REFUSES(action->first_filter = 1, EDGE_ERR_REFERENCE, "first filter");
+    REFUSES(action->reference_count = 2000, EDGE_ERR_LIMIT, "references");
+    REFUSES(action->reserved = 1, EDGE_ERR_INVALID, "reserved of an action");
+    REFUSES(condition->field_match_count = 65, EDGE_ERR_LIMIT, "field matches");
+    REFUSES(condition->not_before_s = -1, EDGE_ERR_INVALID, "a time before 1970");
+    REFUSES(field->target = 4, EDGE_ERR_INVALID, "target");
+    REFUSES(field->type = 3, EDGE_ERR_INVALID, "type");
+    REFUSES(field->type = EDGE_FIELD_REGEX, EDGE_ERR_REFERENCE, "a method by expression");
+    REFUSES(field->name.length = 1, EDGE_ERR_INVALID, "a method with a name");
+    REFUSES(field->reserved = 1, EDGE_ERR_INVALID, "reserved of a field match");
+    REFUSES(field[1].name.length = 0, EDGE_ERR_INVALID, "a header without a name");
+    REFUSES(field[2].pattern = 0, EDGE_ERR_REFERENCE, "an expression without a pattern");
+    REFUSES(field[2].pattern = 2, EDGE_ERR_REFERENCE, "another expression's pattern");
+    REFUSES(paths->exact_counts ^= 2, EDGE_ERR_INVALID, "element counts");
+    REFUSES(paths->prefix_counts ^= 4, EDGE_ERR_INVALID, "element counts of prefixes");
+    REFUSES(paths->mask = 2, EDGE_ERR_INVALID, "mask of an index");
+    REFUSES(paths->flags ^= EDGE_PATHS_ORDERED, EDGE_ERR_INVALID, "a false order");
+    REFUSES(paths->flags |= 4, EDGE_ERR_INVALID, "flags of an index");
+    REFUSES(paths->route_count = 0, EDGE_ERR_INVALID, "an index of no routes");
+    REFUSES(paths->reserved = 1, EDGE_ERR_INVALID, "reserved of an index");
+    REFUSES(paths->first_route = 5, EDGE_ERR_REFERENCE, "an index of another host");
+    REFUSES(taken->tag++, EDGE_ERR_INVALID, "tag of a key");
+    REFUSES(taken->key_length--, EDGE_ERR_INVALID, "another key");
+    REFUSES(taken->prefix |= EDGE_PATH_CONDITIONAL, EDGE_ERR_INVALID, "a mark of no condition");
+    REFUSES(taken->prefix = 99, EDGE_ERR_REFERENCE, "a route outside the host");
+    REFUSES(other->route = 99, EDGE_ERR_REFERENCE, "an other outside the host");
     REFUSES(table->mask = 6, EDGE_ERR_INVALID, "mask");
     REFUSES(table->mask = 1023, EDGE_ERR_REFERENCE, "a table larger than its entries");
+    REFUSES(table->wildcards = 1, EDGE_ERR_INVALID, "wildcards that are not there");
     REFUSES(table->fallback = 4, EDGE_ERR_REFERENCE, "any-host entry among the buckets");
     REFUSES(listener->host_table = 5, EDGE_ERR_REFERENCE, "host table");
     REFUSES(listener->sni_table = 1, EDGE_ERR_INVALID, "names on a plain listener");
@@ -117,16 +164,16 @@ static void test_tables_end(void)
     restore();
     hosts = entry(EDGE_SECTION_HOST_ENTRY, 0);
     for (int i = 0; i < 8; i++)
-        if (hosts[i].name.length != 0)
+        if (hosts[i].name_length != 0)
             name = hosts[i];
     for (int i = 0; i < 8; i++)
-        if (hosts[i].name.length == 0)
+        if (hosts[i].name_length == 0)
             hosts[i] = name;
     IS(judge(&err), EDGE_ERR_INVALID, "a table without an empty bucket");
     restore();
     for (int i = 0; i < 8; i++)
-        if (hosts[i].name.length != 0) {
-            hosts[i].hash++;
+        if (hosts[i].name_length != 0) {
+            hosts[i].tag++;
             break;
         }
     IS(judge(&err), EDGE_ERR_INVALID, "a wrong hash");

@@ -50,7 +50,7 @@ def test_names_come_from_the_header() -> None:
 
 def test_layouts_come_from_the_compiler() -> None:
     size, fields = layout("edge_image_route")
-    assert size == 128
+    assert size == 64
     assert fields["precedence"].offset == 8
     assert fields["path"].size == 8
 
