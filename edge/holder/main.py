@@ -26,6 +26,7 @@ from edge.holder.instance import sign_lock, take_lock, try_lock, user_of
 from edge.holder.log import open_access_log, say
 from edge.holder.loop import Loop
 from edge.holder.notify import Notifier
+from edge.holder.remain import remain
 from edge.holder.store import CommitPage, make_statistics_memory
 from edge.holder.upgrade import Upgrade, follow_options
 from edge.holdings import Holdings
@@ -50,6 +51,7 @@ class Holder:
         self._hand_over: HandOver | None = None
         self._upgrade: Upgrade | None = None
         self._handed_over = False
+        self._successor = 0
         self._exit_status: int | None = None
         self._started = time.monotonic()
 
@@ -299,7 +301,8 @@ class Holder:
             return
         self._handed_over = True
         if hand_over is None or hand_over.together:
-            self.notify.hand_over(hand_over.successor if hand_over else 0)
+            self._successor = hand_over.successor if hand_over else 0
+            self.notify.hand_over(self._successor)
             if self._upgrade:
                 self._upgrade.handed_over()
             self._end(0)
@@ -335,17 +338,28 @@ class Holder:
 
     def _close(self) -> None:
         """End the children and remove what marks the instance as running, unless a successor has both."""
-        if not (self._handed_over and self._drain is None):
+        if self._handed_over and self._drain is None:
+            for child in self.children():
+                child.close()
+        else:
             self.controller.stopping = self.data.stopping = True
             end_children(self.children())
+        self.control.close()
         if not self._handed_over:
-            self.control.close()
             with contextlib.suppress(OSError):
                 (self.options.instance_run_dir / "control.sock").unlink()
             record.remove(self.options.instance_run_dir)
-        signal.set_wakeup_fd(-1)
         self.notify.close()
         self.loop.close()
+        self.holdings.close()
+        self._page.close()
+        os.close(self.lock)
+
+    def remain(self, status: int) -> int:
+        """Stay, as PID 1 that has handed over; all others end. Shape: the exit status."""
+        if self._handed_over and os.getpid() == 1:
+            return remain(self._successor, self._wake_read)
+        return status
 
 
 def run(options: Options) -> int:
@@ -355,4 +369,4 @@ def run(options: Options) -> int:
     privileges.close_on_exec_all()
     holder = Holder(options, user_of(options))
     holder.start()
-    return holder.run()
+    return holder.remain(holder.run())

@@ -112,7 +112,7 @@ class Succession(Instance):
 
 
 @contextlib.contextmanager
-def succession(folder: Path, **options: object) -> Iterator[Succession]:
+def succession(folder: Path, kind: type[Succession] = Succession, **options: object) -> Iterator[Succession]:
     """Run upstreams and an instance on loopback."""
     config = folder / "config"
     config.mkdir()
@@ -125,7 +125,7 @@ def succession(folder: Path, **options: object) -> Iterator[Succession]:
         checked = [(HOST, path, "checked") for path in ("/echo", "/bytes", "/tunnel")]
         write(config, "web.yaml", ingress("web", [(HOST, "/", "fast"), *checked]))
         given = {"workers": 2, "grace_period": 2, **options}
-        yield stack.enter_context(Succession(folder, config, **given))
+        yield stack.enter_context(kind(folder, config, **given))
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from edge.messages import receive, send
 from tests.e2e.lab import wait_for
 from tests.e2e.succession import Succession, nothing_failed, succession, traffic
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 LONG = bool(os.environ.get("EDGE_LONG"))
 CHILDREN = ("data_pid", "controller_pid")
