@@ -7,6 +7,7 @@ and not the openssl program, which a small container image does not have. On dis
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 
 from edge.controller.log import say
 from edge.controller.state import DEFAULT_CERTIFICATE, StateDirectory
@@ -59,9 +60,14 @@ def split_default_certificate(text: str) -> tuple[bytes, bytes] | None:
     return (chain_pem, key_pem) if key.public_key() == certificate.public_key() else None
 
 
-def kept_certificate(directory: StateDirectory | None) -> tuple[bytes, bytes]:
-    """Read the pair of an earlier start, or make one and write it down; None: keys are kept nowhere."""
-    pair = None
+def kept_certificate(directory: StateDirectory | None, running: Mapping[bytes, bytes]) -> tuple[bytes, bytes]:
+    """Find the pair that runs, or that of an earlier start, or make one and write it down.
+
+    ``directory`` None: keys are kept nowhere. ``running``: keys by chain, of what is served now.
+    """
+    pair = next(((chain, key) for chain, key in running.items() if _is_ours(chain)), None)
+    if pair is not None:
+        return pair
     if directory is not None:
         try:
             kept = directory.read(DEFAULT_CERTIFICATE, BYTES_MAX)
@@ -79,3 +85,14 @@ def kept_certificate(directory: StateDirectory | None) -> tuple[bytes, bytes]:
         except SourceError as error:
             say(f"{error}; the default certificate lasts until the next start")
     return pair
+
+
+def _is_ours(chain_pem: bytes) -> bool:
+    from cryptography import x509
+
+    try:
+        found = x509.load_pem_x509_certificate(chain_pem)
+    except ValueError:
+        return False
+    names = found.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    return found.subject == found.issuer and [one.value for one in names] == [NAME]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from edge.controller import lastgood
@@ -19,7 +20,7 @@ from edge.controller.log import moment, say
 from edge.controller.state import BYTES_MAX, DEFAULT_CERTIFICATE, StateDirectory
 from edge.errors import SourceError
 from edge.model.diagnostics import Diagnostic, ObjectRef, Severity
-from edge.resources.store import Key
+from edge.resources.store import Key, ResourceStore
 
 CURRENT = "last-good.jsonl"
 PREVIOUS = "last-good.old.jsonl"
@@ -38,6 +39,29 @@ class Recovered:
     slots: str = ""
     files: Mapping[str, tuple[tuple[Key, Raw], ...]] = field(default_factory=dict)
     written: int = 0
+
+
+class Accepted:
+    """The objects of the last version that was accepted, followed by what changes."""
+
+    def __init__(self) -> None:
+        self._objects: dict[Key, Raw] = {}
+        self._left_out: set[Key] = set()
+
+    def follow(self, store: ResourceStore, changed: Iterable[Key], refused: Iterable[ObjectRef]) -> None:
+        """Take over what changed in the store, without what was refused."""
+        left_out: set[Key] = {(ref.kind, ref.namespace, ref.name) for ref in refused}
+        for key in {*changed, *(left_out ^ self._left_out)}:
+            raw = None if key in left_out else store.get(*key)
+            if raw is None:
+                self._objects.pop(key, None)
+            else:
+                self._objects[key] = raw
+        self._left_out = left_out
+
+    def objects(self) -> Mapping[Key, Raw]:
+        """Shape: a copy, for the thread that writes."""
+        return dict(self._objects)
 
 
 class Keeper:
@@ -113,11 +137,16 @@ class Keeper:
             return None
         if data is None:
             return None
+        collecting = gc.isenabled()
+        gc.disable()  # one for each thousand objects, which all stay, takes three times as long as reading
         try:
             return lastgood.decode(data)
         except ValueError as error:
             self._complain("Unusable", f"{self._directory.path / name} {error}")
             return None
+        finally:
+            if collecting:
+                gc.enable()
 
     def _with_secrets(
         self, files: Mapping[str, tuple[tuple[Key, Raw], ...]]
@@ -203,9 +232,6 @@ class Keeper:
     async def _write(self) -> None:
         contents = self._pending
         assert contents is not None
-        if contents == self._written and not self._is_lost():
-            self._pending = None
-            return
         self._settle(contents, await asyncio.to_thread(self._store, contents))
 
     def _store(self, contents: Contents) -> tuple[str, tuple[Key, ...]]:
@@ -213,6 +239,8 @@ class Keeper:
         now = int(time.time())
         try:
             with self._writing:
+                if contents == self._written and not self._is_lost():
+                    return "", self._not_kept
                 if self._keep_secrets:
                     secrets = lastgood.encode_secrets(contents)
                     self._directory.write(SECRETS, secrets, 0o600)

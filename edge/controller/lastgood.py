@@ -8,6 +8,7 @@ it came from. Of a Secret only the certificate is written: whole Secrets go into
 from __future__ import annotations
 
 import hashlib
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,7 +34,7 @@ class Contents:
     routes_digest: bytes
     endpoints_digest: bytes
     slots: str
-    objects: tuple[tuple[Key, Raw], ...]
+    objects: Mapping[Key, Raw]
     origins: Mapping[Key, str] = field(default_factory=dict)
 
 
@@ -72,7 +73,7 @@ def encode(contents: Contents, written: int) -> tuple[bytes, tuple[Key, ...]]:
     """Shape: the file, and the objects that have no form in JSON."""
     lines, lost = _lines(
         (key, contents.origins.get(key, ""), redact(raw) if key[0] == "Secret" else raw)
-        for key, raw in sorted(contents.objects, key=lambda pair: pair[0])
+        for key, raw in sorted(contents.objects.items(), key=lambda pair: pair[0])
     )
     about = _About(written, contents.version, contents.routes_digest.hex(), contents.endpoints_digest.hex())
     return _seal([msgspec.json.encode(about), contents.slots.encode(), *lines]), lost
@@ -105,8 +106,8 @@ def decode(data: bytes) -> LastGood:
 
 def encode_secrets(contents: Contents) -> bytes:
     """Shape: the file of whole Secrets, which is for root alone."""
-    whole = sorted((pair for pair in contents.objects if pair[0][0] == "Secret"), key=lambda pair: pair[0])
-    lines, _ = _lines((key, contents.origins.get(key, ""), raw) for key, raw in whole)
+    keys = sorted(key for key in contents.objects if key[0] == "Secret")
+    lines, _ = _lines((key, contents.origins.get(key, ""), contents.objects[key]) for key in keys)
     return _seal(lines)
 
 
@@ -141,6 +142,31 @@ def redact(raw: Raw) -> Raw:
 def restore(kept: Raw, whole: Raw | None) -> Raw:
     """Shape: the whole Secret where it is the one that ``kept`` is what was written of."""
     return whole if whole is not None and WITHHELD in kept and redact(whole) == kept else kept
+
+
+def complete(kept: Raw, running: Mapping[bytes, bytes]) -> Raw:
+    """Shape: a Secret with the key that runs for its chain, if there is one. ``running``: keys by chain."""
+    data = kept.get("data")
+    strings = kept.get("stringData")
+    if "tls.key" not in kept.get(WITHHELD, ()):
+        return kept
+    try:
+        if isinstance(strings, Mapping) and "tls.crt" in strings:
+            chain = strings["tls.crt"].encode()
+        else:
+            chain = b64decode(data["tls.crt"]) if isinstance(data, Mapping) else b""
+    except (KeyError, ValueError):
+        return kept
+    key = running.get(chain)
+    if key is None:
+        return kept
+    held = dict(data) if isinstance(data, Mapping) else {}
+    result = {**kept, "data": {**held, "tls.key": b64encode(key).decode()}}
+    withheld = [name for name in kept[WITHHELD] if name != "tls.key"]
+    if withheld:
+        return {**result, WITHHELD: withheld}
+    del result[WITHHELD]
+    return result
 
 
 def _lines(objects: Iterable[tuple[Key, str, Raw]]) -> tuple[list[bytes], tuple[Key, ...]]:

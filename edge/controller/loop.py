@@ -13,29 +13,34 @@ import os
 from dataclasses import replace
 from typing import Any
 
+from edge.controller import lastgood
 from edge.controller.default_certificate import kept_certificate
-from edge.controller.keeper import Keeper, Recovered
+from edge.controller.keeper import Accepted, Keeper, Recovered
 from edge.controller.lastgood import Contents
 from edge.controller.log import moment, say
+from edge.controller.names import FILE as NAMES
+from edge.controller.names import FIRST_S, Dns, NameFollower
 from edge.controller.publish import Publisher, fragment_object
 from edge.controller.state import StateDirectory
 from edge.controller.view import View
 from edge.controller.vips import VipFollower
 from edge.dataplane.link import HolderLink
 from edge.dataplane.stats import Statistics
-from edge.dataplane.tables import Tables, sealed_memfd
+from edge.dataplane.tables import Tables, read_secrets, sealed_memfd
 from edge.errors import EdgeError, NativeError, PublishError, SourceError, XdpError
-from edge.model.build import ModelBuilder, ModelSettings, listeners_of
+from edge.model.build import ModelBuilder, listeners_of, settings_of
 from edge.model.certificates import given_certificate
 from edge.model.diagnostics import Diagnostic, ObjectRef
 from edge.model.types import Certificate, Model, Transport
 from edge.options import Options
-from edge.resources.store import Key, ResourceStore
+from edge.resources.kinds import RESOLVED_NAME
+from edge.resources.store import Key, ResourceEvent, ResourceStore
 from edge.snapshot.compile import SnapshotCompiler
 from edge.snapshot.diff import ChangeKind, compare
 from edge.snapshot.slots import SlotTables
 from edge.snapshot.types import Snapshot
 from edge.sources.files import FileSource
+from edge.xdp.addresses import local_addresses
 
 REFUSED_MAX = 64  # objects left out, one try each, before a batch is given up
 RETRY_S = 1.0
@@ -64,11 +69,8 @@ class Controller:
         self._tables = Tables()
         self._statistics = Statistics(link.statistics)
         listeners = listeners_of(options)
-        self._settings = ModelSettings(
-            listeners=listeners,
-            ingress_class=options.ingress_class,
-            watch_ingress_without_class=options.watch_ingress_without_class,
-        )
+        self._settings = settings_of(options, listeners)
+        self._names = NameFollower(Dns(options.resolver), local_addresses)
         self._publisher = Publisher(link, self._tables)
         self._vips: VipFollower | None = None  # where XDP is on
         self._busy = asyncio.Lock()
@@ -78,6 +80,9 @@ class Controller:
         self._builder: ModelBuilder | None = None  # made with the first model
         self._compiler = SnapshotCompiler(self._slots)
         self._changed: set[Key] = set()  # since the last model
+        self._running_keys: dict[bytes, bytes] = {}  # by chain
+        self._accepted = Accepted()
+        self._unkept: set[Key] = set()  # changed since the last version that was accepted
         link.on_reread = lambda: self._source.reread()
         link.on_serving = self._slots_free
         link.on_drain = self._keeper.hurry
@@ -97,9 +102,11 @@ class Controller:
             say(str(error))  # what runs goes on being followed
         recovered = await asyncio.to_thread(self._keeper.recover)
         lost_since = self._load_slots(recovered)
+        self._running_keys = self._keys_that_run()
         if any(listener.transport is Transport.TLS for listener in self._settings.listeners):
             self._settings = replace(self._settings, default_certificate=self._default_certificate())
         self._load_objects(recovered, lost_since)
+        await self._first_names()
         await self._open_xdp()
         await self._publish()
 
@@ -126,8 +133,14 @@ class Controller:
         """Read the source; what it does not hold at a start may be lost, and while we run it is deleted."""
         running = self._link.state.committed and lost_since is None
         trust_empty = self._options.accept_empty or bool(running)
-        self._source = FileSource(self._options.config, recovered.files, trust_empty, lost_since)
-        self._store.apply(self._source.load())
+        files = recovered.files
+        if self._running_keys:  # what runs has keys that a state without secrets has not
+            files = {
+                file: tuple((key, lastgood.complete(raw, self._running_keys)) for key, raw in objects)
+                for file, objects in files.items()
+            }
+        self._source = FileSource(self._options.config, files, trust_empty, lost_since)
+        self._unkept |= self._store.apply(self._source.load())
         if self._source.lost_since is not None:
             text = (
                 f"--config {self._options.config} is away or empty: the {len(self._store)} objects accepted "
@@ -136,8 +149,30 @@ class Controller:
             say(text)
             self._link.state.note("source", text)
 
+    def _keys_that_run(self) -> dict[bytes, bytes]:
+        """Chains and keys of the running version, which the holder has in memory."""
+        chain = self._link.holdings.store.chain
+        if not chain or len(chain[0].descriptors) != 2:
+            return {}
+        descriptor = chain[0].descriptors[1]
+        try:
+            return read_secrets(os.pread(descriptor, os.fstat(descriptor).st_size, 0))
+        except (OSError, NativeError) as error:
+            say(f"the secrets of the running version are of no use ({error})")
+            return {}
+
+    async def _first_names(self) -> None:
+        """Resolve what the objects name before anything is published, but do not wait long for it."""
+        with contextlib.suppress(SourceError):
+            self._names.recall(self._state.read(NAMES))
+        await asyncio.to_thread(self._compile_model)
+        if self._names.any:
+            self._take(self._store.apply(await self._names.first(FIRST_S)))
+
     def _default_certificate(self) -> Certificate:
-        made = given_certificate(*kept_certificate(self._state if self._options.state_secrets else None))
+        made = given_certificate(
+            *kept_certificate(self._state if self._options.state_secrets else None, self._running_keys)
+        )
         if not isinstance(made, Certificate):
             raise Hopeless(f"default certificate: {made.message}")
         return made
@@ -209,7 +244,7 @@ class Controller:
 
     async def run(self) -> None:
         """Follow the source until the holder goes away or says drain."""
-        parts = (self._retry(), self._watch(), self._keeper.run())
+        parts = (self._retry(), self._watch(), self._keeper.run(), self._names.follow(self._take_names))
         tasks: set[asyncio.Task[None]] = {asyncio.create_task(part) for part in parts}
         if self._vips is not None:
             tasks.add(asyncio.create_task(self._vips.follow(self._publish_again)))
@@ -240,6 +275,14 @@ class Controller:
                 if not self._link.state.draining:
                     await self._publish()
 
+    async def _take_names(self, events: list[ResourceEvent]) -> None:
+        async with self._busy:
+            self._take(self._store.apply(events))
+            if not self._link.state.draining:
+                await self._publish()
+            with contextlib.suppress(SourceError):  # the keeper says it when the disk is full
+                await asyncio.to_thread(self._state.write, NAMES, self._names.to_json())
+
     async def _retry(self) -> None:
         """Try again, less and less often, what could not be published for a reason outside of the objects."""
         wait = RETRY_S
@@ -254,6 +297,7 @@ class Controller:
     def _take(self, changed: frozenset[Key]) -> None:
         """Note what the next model must look at, and give an object that was refused another try."""
         self._changed |= changed
+        self._unkept |= changed
         for key in changed:
             self._refused.pop(ObjectRef(*key), None)
             if key[0] == "EndpointSlice":  # what was wrong with a Service's endpoints stands in its slices
@@ -330,9 +374,8 @@ class Controller:
 
     def _keep(self, snapshot: Snapshot) -> None:
         """Have what was accepted written down, for a start where nothing else is left."""
-        objects = self._store.objects()
-        if self._refused:
-            objects = [pair for pair in objects if ObjectRef(*pair[0]) not in self._refused]
+        self._accepted.follow(self._store, self._unkept, self._refused)
+        self._unkept = set()
         running = self.view.snapshot or snapshot
         self._keeper.keep(
             Contents(
@@ -340,7 +383,7 @@ class Controller:
                 snapshot.routes_digest,
                 snapshot.endpoints_digest,
                 self._slots_text,
-                tuple(objects),
+                self._accepted.objects(),
                 self._source.origins,
             )
         )
@@ -354,6 +397,10 @@ class Controller:
         return False
 
     def _compile(self, version: int) -> tuple[Model, Snapshot]:
+        model = self._compile_model()
+        return model, self._compiler.compile(model, version)
+
+    def _compile_model(self) -> Model:
         if self._builder is None:
             self._builder, self._compiler = ModelBuilder(self._settings), SnapshotCompiler(self._slots)
             self._changed = set(self._store.all_keys())
@@ -361,7 +408,8 @@ class Controller:
             self._store, self._changed, self._source.diagnostics, tuple(self._refused.values())
         )
         self._changed = set()
-        return model, self._compiler.compile(model, version)
+        self._names.want(self._builder.upstreams.external_names())
+        return model
 
     # ---- what the holder says ------------------------------------------------------------
 

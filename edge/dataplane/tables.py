@@ -174,6 +174,18 @@ def secrets(snapshot: Snapshot) -> bytes:
     return result
 
 
+def read_secrets(secrets: bytes) -> dict[bytes, bytes]:
+    """Shape: each chain with its key, of what ``secrets`` made. Errors: NativeError."""
+    check_secrets(secrets)
+    count = ffi.from_buffer("struct edge_secrets_header *", secrets).count
+    first = ffi.sizeof("struct edge_secrets_header")
+    found = {}
+    for entry in ffi.from_buffer("struct edge_secret[]", memoryview(secrets)[first:])[0:count]:
+        chain = secrets[entry.chain_offset : entry.chain_offset + entry.chain_bytes]
+        found[chain] = secrets[entry.key_offset : entry.key_offset + entry.key_bytes]
+    return found
+
+
 def sealed_memfd(name: str, content: bytes) -> int:
     """A memory file that nobody can change any more; the descriptor is the caller's to close.
 

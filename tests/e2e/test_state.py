@@ -165,6 +165,18 @@ def test_slots_and_versions_go_on_after_a_stop(tmp_path: Path, config: Path) -> 
     assert {host: after[host] for host in before} == before
 
 
+def test_a_change_just_before_a_stop_is_kept(tmp_path: Path, config: Path) -> None:
+    with instance(tmp_path, config) as edge:
+        written(edge)
+        for name in "cde":  # the second and third within the second that writes lie apart
+            route(config, name)
+            wait_for("served", lambda host=f"{name}.example": edge.served(host) == 200)
+        assert edge.stop() == 0
+    config.rename(tmp_path / "away")
+    with instance(tmp_path, config) as edge:
+        assert statuses(edge, "abcde") == [200] * 5
+
+
 def test_a_spoilt_state_is_one_line_and_a_finding(tmp_path: Path, config: Path) -> None:
     with instance(tmp_path, config) as edge:
         written(edge)

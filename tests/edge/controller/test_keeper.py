@@ -13,18 +13,20 @@ import pytest
 
 from edge.controller import keeper as module
 from edge.controller import lastgood
-from edge.controller.keeper import CURRENT, PREVIOUS, SECRETS, SLOTS_ALONE, Keeper
+from edge.controller.keeper import CURRENT, PREVIOUS, SECRETS, SLOTS_ALONE, Accepted, Keeper
 from edge.controller.lastgood import WITHHELD, Contents
 from edge.controller.state import BYTES_MAX, DEFAULT_CERTIFICATE, StateDirectory
-from tests.edge.controller.test_lastgood import SECRET, TLS
+from edge.model.diagnostics import ObjectRef
+from edge.resources.store import ResourceEvent, ResourceStore
+from tests.edge.controller.test_lastgood import SECRET, SERVICE, TLS
 
 
 def contents(version: int, *names: str) -> Contents:
-    objects = tuple(
-        (("Service", "default", name), {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}})
+    objects = {
+        ("Service", "default", name): {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}}
         for name in names
-    )
-    origins = {key: f"{key[2]}.yaml" for key, _ in objects}
+    }
+    origins = {key: f"{key[2]}.yaml" for key in objects}
     return Contents(version, b"r" * 32, b"e" * 32, f'{{"slots":{version}}}', objects, origins)
 
 
@@ -164,7 +166,7 @@ def test_a_clock_that_went_back_makes_no_age(tmp_path: Path, monkeypatch: pytest
 
 
 def test_keys_are_on_disk_only_where_that_was_asked_for(tmp_path: Path) -> None:
-    whole = Contents(1, b"", b"", "", ((TLS, SECRET),), {})
+    whole = Contents(1, b"", b"", "", {TLS: SECRET}, {})
     write(tmp_path, whole, secrets=True)
     assert (tmp_path / SECRETS).stat().st_mode & 0o777 == 0o600
     assert b"a2V5" not in (tmp_path / CURRENT).read_bytes()
@@ -179,12 +181,33 @@ def test_keys_are_on_disk_only_where_that_was_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_spoilt_file_of_secrets_costs_the_keys_alone(tmp_path: Path) -> None:
-    objects = (*contents(1, "web").objects, (TLS, SECRET))
+    objects = {**contents(1, "web").objects, TLS: SECRET}
     write(tmp_path, Contents(1, b"", b"", "", objects, {}), secrets=True)
     (tmp_path / SECRETS).write_bytes(b"spoilt")
     keeper = make(tmp_path, secrets=True)
     found = dict(keeper.recover().files[""])
     assert WITHHELD in found[TLS] and len(found) == 2 and reasons(keeper) == ["Unusable"]
+
+
+def test_what_was_accepted_follows_the_store() -> None:
+    accepted, store = Accepted(), ResourceStore()
+    service = ObjectRef("Service", "default", "a")
+
+    def names(changed: list[ResourceEvent], *refused: ObjectRef) -> str:
+        accepted.follow(store, store.apply(changed), refused)
+        return "".join(sorted(key[2] for key in accepted.objects()))
+
+    def event(name: str, raw: Any = SERVICE) -> ResourceEvent:
+        return ResourceEvent("Service", "default", name, raw)
+
+    assert names([event("a"), event("b")]) == "ab"
+    before = accepted.objects()
+    assert names([event("c")], service) == "bc"
+    assert names([], service) == "bc"
+    assert names([]) == "abc", "forgiven though it has not changed"
+    assert names([event("a", None), event("b", None)], service) == "c"
+    assert names([]) == "c"
+    assert len(before) == 2, "a copy stays as it is"
 
 
 # ---- writing -----------------------------------------------------------------------------
@@ -299,8 +322,8 @@ def test_the_same_is_not_written_again(tmp_path: Path) -> None:
 
 def test_an_object_without_a_form_is_a_finding(tmp_path: Path) -> None:
     async def story(keeper: Keeper) -> None:
-        odd = (("Service", "default", "x"), {"kind": "Service", "x": {None: 1}})
-        keeper.keep(Contents(1, b"", b"", "", (odd,), {}))
+        odd = {("Service", "default", "x"): {"kind": "Service", "x": {None: 1}}}
+        keeper.keep(Contents(1, b"", b"", "", odd, {}))
         await until(lambda: keeper.current)
         assert [str(finding.object) for finding in keeper.findings] == ["Service/default/x"]
 

@@ -25,7 +25,7 @@ SECRET: dict[str, Any] = {
     "more": "a2V5",
 }
 WEB, TLS = ("Service", "default", "web"), ("Secret", "default", "tls")
-CONTENTS = Contents(7, b"r" * 32, b"e" * 32, '{"slots":1}', ((WEB, SERVICE), (TLS, SECRET)), {WEB: "a.yaml"})
+CONTENTS = Contents(7, b"r" * 32, b"e" * 32, '{"slots":1}', {WEB: SERVICE, TLS: SECRET}, {WEB: "a.yaml"})
 
 
 def written() -> bytes:
@@ -43,7 +43,9 @@ def test_what_is_written_is_read_back() -> None:
 
 
 def test_the_order_of_arrival_does_not_matter() -> None:
-    other = Contents(7, b"r" * 32, b"e" * 32, '{"slots":1}', CONTENTS.objects[::-1], {WEB: "a.yaml"})
+    other = Contents(
+        7, b"r" * 32, b"e" * 32, '{"slots":1}', dict(reversed(CONTENTS.objects.items())), {WEB: "a.yaml"}
+    )
     assert lastgood.encode(other, 1000)[0] == written()
 
 
@@ -69,9 +71,23 @@ def test_a_secret_is_whole_again_only_with_what_was_kept_of_it() -> None:
     assert lastgood.restore(lastgood.redact(newer), SECRET) == lastgood.redact(newer)
 
 
+def test_the_key_that_runs_completes_what_was_kept() -> None:
+    kept = lastgood.redact(SECRET)
+    found = lastgood.complete(kept, {b"cert": b"key"})
+    assert found["data"] == {"tls.crt": "Y2VydA==", "tls.key": "a2V5"} and found[WITHHELD] == ["auth"]
+    assert lastgood.complete(kept, {b"another": b"key"}) == kept
+    assert lastgood.complete(SERVICE, {b"": b"key"}) == SERVICE
+    written_as_text = {**SECRET, "data": {}, "stringData": {"tls.crt": "cert", "tls.key": "key"}}
+    found = lastgood.complete(lastgood.redact(written_as_text), {b"cert": b"key"})
+    assert found["data"] == {"tls.key": "a2V5"} and WITHHELD not in found
+    for odd in ({"tls.crt": "="}, {}, None, []):
+        spoilt = {WITHHELD: ["tls.key"], "data": odd}
+        assert lastgood.complete(spoilt, {b"cert": b"key"}) == spoilt
+
+
 def test_what_json_cannot_say_is_named() -> None:
     for value in ({(1, 2): 3}, "\ud800", {None: 1}):
-        contents = Contents(1, b"", b"", "", ((WEB, SERVICE | {"x": value}), (TLS, SECRET)))
+        contents = Contents(1, b"", b"", "", {WEB: SERVICE | {"x": value}, TLS: SECRET})
         data, lost = lastgood.encode(contents, 0)
         assert lost == (WEB,)
         assert [key for key, _ in lastgood.decode(data).files[""]] == [TLS]
@@ -80,7 +96,7 @@ def test_what_json_cannot_say_is_named() -> None:
 def test_objects_of_a_later_version_are_counted() -> None:
     later = {"apiVersion": "v9", "kind": "Gateway", "metadata": {"name": "x"}}
     nameless = {"apiVersion": "v1", "kind": "Service", "metadata": {}}
-    objects = ((WEB, SERVICE), (("Gateway", "", "x"), later), (("Service", "", ""), nameless))
+    objects = {WEB: SERVICE, ("Gateway", "", "x"): later, ("Service", "", ""): nameless}
     found = lastgood.decode(lastgood.encode(Contents(1, b"", b"", "", objects), 0)[0])
     assert found.unknown == 2 and [key for key, _ in found.files[""]] == [WEB]
 
