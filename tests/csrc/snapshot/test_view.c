@@ -86,6 +86,25 @@ static void test_map(void)
     IS(snapshot_map(fd, &bytes, &size, &err), EDGE_ERR_SYSTEM, "a closed descriptor");
 }
 
+static void test_map_of_a_large_one(void)
+{
+    const uint64_t large = (5u << 20) + 8192;
+    int fd = memfd_create("test", MFD_ALLOW_SEALING | MFD_CLOEXEC);
+    struct edge_error err;
+    const uint8_t *bytes;
+    uint64_t size;
+
+    IS(ftruncate(fd, (off_t)large - 8), 0, "room");
+    IS(pwrite(fd, "87654321", 8, (off_t)large - 8), 8, "written at the end");
+    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE);
+    IS(snapshot_map(fd, &bytes, &size, &err), EDGE_OK, "5 MiB are mapped");
+    IS(size, large, "all of them");
+    IS((uintptr_t)bytes % (2u << 20), 0, "at a huge page");
+    OK(memcmp(bytes + size - 8, "87654321", 8) == 0 && bytes[0] == 0, "with their bytes");
+    munmap((void *)(uintptr_t)bytes, size);
+    close(fd);
+}
+
 int main(void)
 {
     struct snapshot_view *view = NULL, *none = NULL;
@@ -107,5 +126,6 @@ int main(void)
     OK(none == NULL, "no view");
     munmap((void *)(uintptr_t)bytes, size);
     test_map();
+    test_map_of_a_large_one();
     return tap_done();
 }
