@@ -10,9 +10,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge.errors import OptionError
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Network, IPv6Network
 
 GRACE_MAX_S = 86_400
 _INSTANCE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}")  # bpffs takes no dot in a name
@@ -51,6 +54,9 @@ class Options:
     state_secrets: bool = False
     accept_empty: bool = False
     watch_ingress_without_class: bool = False
+    zone: str = ""
+    resolver: str = ""
+    external_allow: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Errors: OptionError that names the option and what it may be."""
@@ -75,6 +81,10 @@ class Options:
                 raise OptionError(
                     f"--{name.replace('_', '-')}: {seconds} is not between 0 and {GRACE_MAX_S} s"
                 )
+        if self.resolver:
+            parse_address(self.resolver, "--resolver")
+        for text in self.external_allow:
+            parse_network(text, "--external-allow")
         if not self.ingress_class:
             raise OptionError("--ingress-class: an empty name is no class")
 
@@ -144,3 +154,16 @@ def parse_address(text: str, option: str) -> tuple[str, int]:
     if not colon or not 0 <= number <= 65535 or (address.version == 6 and bare == host):
         raise OptionError(f"{option}: {text!r} is not ADDR:PORT (IPv6 as [ADDR]:PORT)")
     return str(address), number
+
+
+def parse_network(text: str, option: str) -> IPv4Network | IPv6Network:
+    """Read a network such as 198.51.100.0/24, or one address.
+
+    Errors: OptionError that names the option.
+    """
+    from ipaddress import ip_network
+
+    try:
+        return ip_network(text)
+    except ValueError as error:
+        raise OptionError(f"{option}: {text[:80]!r} is no network ({error})") from error

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from edge.model.build import ModelBuilder, ModelSettings
+from edge.model.build import ModelBuilder, settings_of
 from edge.model.diagnostics import Diagnostic, ObjectRef
 from edge.model.types import Certificate, Listener, Model, Transport
 from edge.options import Options
@@ -52,7 +52,7 @@ def read_folder(folder: Path, options: Options) -> Folder:
     finally:
         source.close()
     default = Certificate(_DEFAULT, hashlib.sha256(b"").digest(), b"", b"", (), is_default=True)
-    settings = ModelSettings(_LISTENERS, options.ingress_class, options.watch_ingress_without_class, default)
+    settings = replace(settings_of(options, _LISTENERS), default_certificate=default)
     builder = ModelBuilder(settings)
     model = builder.update(store, store.all_keys(), source.diagnostics)
     return Folder(model, source.ignored, source.origins, builder)

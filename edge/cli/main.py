@@ -58,6 +58,14 @@ IngressClass = Annotated[str | None, _option("--ingress-class", "IngressClass to
 WithoutClass = Annotated[
     bool | None, _option("--watch-ingress-without-class", "Serve Ingresses that name no class")
 ]
+Zone = Annotated[str | None, _option("--zone", "Zone of this node, for topology hints (none)")]
+ExternalAllow = Annotated[
+    list[str] | None,
+    _option(
+        "--external-allow",
+        "Network that an ExternalName may lead to although it is of this node, loopback or link; repeatable",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON")]
 
 
@@ -94,6 +102,11 @@ def run(
         bool | None, _option("--accept-empty", "An empty folder at a start means: serve nothing")
     ] = None,
     watch_ingress_without_class: WithoutClass = None,
+    zone: Zone = None,
+    resolver: Annotated[
+        str | None, _option("--resolver", "ADDR:PORT that resolves ExternalName Services (/etc/resolv.conf)")
+    ] = None,
+    external_allow: ExternalAllow = None,
 ) -> None:
     """Run an instance in the foreground until SIGTERM; SIGHUP reads everything again."""
     given = dict(locals())

@@ -297,7 +297,7 @@ class Controller:
     def _take(self, changed: frozenset[Key]) -> None:
         """Note what the next model must look at, and give an object that was refused another try."""
         self._changed |= changed
-        self._unkept |= changed
+        self._unkept |= {key for key in changed if key[0] != RESOLVED_NAME}
         for key in changed:
             self._refused.pop(ObjectRef(*key), None)
             if key[0] == "EndpointSlice":  # what was wrong with a Service's endpoints stands in its slices

@@ -30,7 +30,7 @@ from edge.model.precedence import order
 from edge.model.server_names import ServerNames
 from edge.model.types import Certificate, Listener, Model, Network, Policy, Route, Transport
 from edge.model.upstreams import Upstreams
-from edge.options import Options, parse_address
+from edge.options import Options, parse_address, parse_network
 from edge.resources.kinds import RESOLVED_NAME, Ingress
 from edge.resources.store import Key, ResourceStore
 
@@ -64,6 +64,17 @@ def listeners_of(options: Options) -> tuple[Listener, ...]:
             host, port = parse_address(text, name)
             result.append(Listener(ip_address(host), port, transport))
     return tuple(result)
+
+
+def settings_of(options: Options, listeners: tuple[Listener, ...] | None = None) -> ModelSettings:
+    """What the options say, without a default certificate. Errors: OptionError."""
+    return ModelSettings(
+        listeners=listeners_of(options) if listeners is None else listeners,
+        ingress_class=options.ingress_class,
+        watch_ingress_without_class=options.watch_ingress_without_class,
+        zone=options.zone,
+        external_allowed=tuple(parse_network(text, "--external-allow") for text in options.external_allow),
+    )
 
 
 def build_model(

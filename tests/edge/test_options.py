@@ -34,6 +34,9 @@ FULL = Options(
     state_secrets=True,
     accept_empty=True,
     watch_ingress_without_class=True,
+    zone="z",
+    resolver="127.0.0.1:53",
+    external_allow=("127.0.0.0/8",),
 )
 
 
@@ -83,6 +86,8 @@ def test_the_command_line_wins_over_the_environment(monkeypatch: pytest.MonkeyPa
         ("instance", "a b"),
         ("instance", "x" * 64),
         ("ingress_class", ""),
+        ("resolver", "dns.test:53"),
+        ("external_allow", ("127.0.0.1/8",)),
     ],
 )
 def test_refused_by_name(name: str, value: object) -> None:
