@@ -120,6 +120,11 @@ class Managed(Running):
         """Ask systemd."""
         return self.run_inside("systemctl", *words)
 
+    def edge(self, command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of edge on the instance, as an operator of the host does."""
+        program = str(Path(sys.executable).parent / "edge")
+        return self.run_inside(program, command, "--instance", self.name, "--run-dir", "/run/edge")
+
     def show(self, *names: str) -> dict[str, str]:
         """Return properties of the unit."""
         text = self.systemctl("show", NAME, f"--property={','.join(names)}").stdout
@@ -143,7 +148,7 @@ class Managed(Running):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.systemctl("stop", NAME)
         if self.options["xdp"] != "off" and self.manager:
-            self.run_inside(str(Path(sys.executable).parent / "edge"), "detach", "--instance", self.name)
+            self.edge("detach")
         manager = self.manager
         if manager:
             os.kill(manager, signal.SIGKILL)

@@ -1,12 +1,16 @@
-"""The unit file under a real systemd: start, sandbox, reload, stop.
+"""The unit file under a real systemd: start, sandbox, reload, deaths, watchdog, stop.
 
-Nothing is written on this machine outside of the test's folder (systemd.py says how).
+Nothing is written on this machine outside of the test's folder (systemd.py says how). What clients see is
+asked all the time over fresh connections.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +18,9 @@ import pytest
 
 from tests.e2e.lab import ADDRESS, Lab, wait_for
 from tests.e2e.objects import endpoints, ingress, service, write
-from tests.e2e.running import pod
+from tests.e2e.running import Running, pod
 from tests.e2e.systemd import NAME, UNIT, Managed, analyze
+from tests.e2e.test_pid1 import inner_pid
 from tests.fakes.client import Closed
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
@@ -32,6 +37,37 @@ def config(tmp_path: Path) -> Iterator[Path]:
         objects = service("web"), endpoints("web", port), ingress("a", [(HOST, "/", "web")])
         write(folder, "objects.yaml", *objects)
         yield folder
+
+
+class Asking:
+    """Asks one after the other in a thread, for as long as the block lasts."""
+
+    def __init__(self, edge: Running) -> None:
+        self._edge = edge
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.good = 0
+        self.bad: list[object] = []
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            try:
+                status = self._edge.ask(HOST).status
+            except (OSError, Closed) as error:
+                self.bad.append(error)
+                continue
+            if status == 200:
+                self.good += 1
+            else:
+                self.bad.append(status)
+
+    def __enter__(self) -> Asking:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_reason: object) -> None:
+        self._over.set()
+        self._thread.join()
 
 
 def test_the_unit_is_what_systemd_understands(tmp_path: Path) -> None:
@@ -80,6 +116,57 @@ def test_reload_reads_the_objects_again(tmp_path: Path, config: Path) -> None:
         assert edge.systemctl("reload", NAME).returncode == 0
         wait_for("b is served", lambda: edge.served("b.example") == 200)
         wait_for("it is active again", lambda: edge.show("ActiveState")["ActiveState"] == "active")
+
+
+def test_a_killed_holder_is_started_again_and_nobody_notices(tmp_path: Path, config: Path) -> None:
+    with Managed(tmp_path, config) as edge, Asking(edge) as asking:
+        before = edge.members()
+        os.kill(before["edge-holder"], signal.SIGKILL)
+        wait_for("restarted", lambda: edge.show("NRestarts")["NRestarts"] == "1")
+        wait_for("active", lambda: edge.show("ActiveState")["ActiveState"] == "active", 20)
+        wait_for("ready", edge.ready)
+        after = edge.members()
+        assert after["edge-holder"] != before["edge-holder"]
+        assert {n: p for n, p in after.items() if n != "edge-holder"} == {
+            n: p for n, p in before.items() if n != "edge-holder"
+        }, edge.journal()
+    assert asking.good > 20 and not asking.bad, asking.bad[:3]
+
+
+def test_a_stuck_holder_is_replaced_by_the_watchdog(tmp_path: Path, config: Path) -> None:
+    with Managed(tmp_path, config, drop_in="WatchdogSec=2s") as edge, Asking(edge) as asking:
+        os.kill(edge.members()["edge-holder"], signal.SIGSTOP)
+        wait_for("restarted", lambda: edge.show("NRestarts")["NRestarts"] == "1", 20)
+        wait_for("active", lambda: edge.show("ActiveState")["ActiveState"] == "active", 20)
+        assert edge.served(HOST) == 200
+    assert asking.good > 20 and not asking.bad, asking.bad[:3]
+
+
+def test_an_upgrade_names_the_new_main_process(tmp_path: Path, config: Path) -> None:
+    with Managed(tmp_path, config, drop_in="WatchdogSec=2s") as edge:
+        before = edge.members()
+        with Asking(edge) as asking:
+            done = edge.edge("upgrade")
+            assert done.returncode == 0, done.stdout + done.stderr + edge.journal()
+            after = edge.members()
+            assert after["edge-holder"] != before["edge-holder"]
+
+            def named() -> bool:
+                return inner_pid(after["edge-holder"]) == int(edge.show("MainPID")["MainPID"])
+
+            wait_for("systemd knows its main process", named)
+            beats = edge.show("WatchdogTimestampMonotonic")
+            wait_for("it feeds the watchdog", lambda: edge.show("WatchdogTimestampMonotonic") != beats)
+            shown = edge.show("NRestarts", "ActiveState")
+            assert shown == {"NRestarts": "0", "ActiveState": "active"}
+            os.kill(after["edge-holder"], signal.SIGKILL)
+            wait_for("its death is noticed", lambda: edge.show("NRestarts")["NRestarts"] == "1")
+            wait_for("active", lambda: edge.show("ActiveState")["ActiveState"] == "active", 20)
+            done = edge.edge("upgrade")
+            assert done.returncode == 0, done.stdout + done.stderr + edge.journal()
+        assert asking.good > 20 and not asking.bad, asking.bad[:3]
+        assert edge.systemctl("stop", NAME).returncode == 0
+        assert edge.show("Result")["Result"] == "success" and edge.members() == {}, edge.journal()
 
 
 def test_a_stop_drains_and_leaves_nothing_running(tmp_path: Path, config: Path) -> None:
