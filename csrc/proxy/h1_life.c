@@ -113,7 +113,10 @@ void h1_downstream_cut(struct proxy *proxy, uint32_t linger_ms)
     LIST_EACH(at, after, &proxy->downstreams)
     {
         struct h1_downstream *down = LIST_OWNER(at, struct h1_downstream, link);
-        if (linger_ms > 0 && idle(down))
+        bool tunnel = down->state == DOWN_EXCHANGE && down->exchange.tunnel;
+        if (linger_ms > 0 && tunnel) /* its client speaks at any time: a close now would reset it */
+            exchange_downstream_failed(&down->exchange, FAILURE_GRACE);
+        if (linger_ms > 0 && (tunnel || idle(down)))
             h1_downstream_linger(down, linger_ms);
         else if (linger_ms == 0 || down->state != DOWN_LINGER)
             h1_downstream_fail(down, FAILURE_GRACE);

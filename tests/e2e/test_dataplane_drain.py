@@ -154,6 +154,34 @@ def test_tunnel_ends_with_the_grace_period_and_is_told_about(serve: Serve, loop:
     assert balanced(plane)["tunnel"] == 1
 
 
+def test_busy_tunnel_ends_with_the_grace_period_and_no_reset(serve: Serve, loop: str) -> None:
+    """What its client still sends is read away: a close with unread bytes would be a reset."""
+
+    def echo(connection: socket.socket) -> None:
+        Reader(connection).message()
+        connection.sendall(SWITCHED)
+        while data := connection.recv(1 << 16):
+            connection.sendall(data)
+
+    plane = Plane(one_route(serve(echo)), loop=loop)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(plane.connect()) for _ in range(8)]
+        for client in clients:
+            client.sendall(UPGRADE)
+            assert Reader(client).message().status == 101
+        drain(plane, grace_ms=200, idle_ms=0)
+        left = set(clients)
+        until = time.monotonic() + DEADLINE_S
+        while left and time.monotonic() < until:
+            for client in list(left):
+                client.sendall(b"still here")
+                if client.recv(1 << 16) == b"":
+                    left.discard(client)
+        assert not left
+    ended(plane)
+    assert balanced(plane)["tunnel"] == len(clients)
+
+
 def test_exchange_that_outlives_the_grace_is_cut_and_counted_as_lost(serve: Serve, loop: str) -> None:
     silent = serve(lambda connection: Reader(connection).until(b"never"))
     plane = Plane(one_route(silent), loop=loop)
