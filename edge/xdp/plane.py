@@ -30,7 +30,7 @@ from edge.xdp.addresses import local_addresses
 from edge.xdp.compiler import Found, edge_object
 from edge.xdp.object import Loaded, compare_layouts, load, matches, reopens
 from edge.xdp.pins import Pins, committed, opened
-from edge.xdp.rules import Plan, Vip, make_plan, normal_vips
+from edge.xdp.rules import Plan, Vip, make_plan, normal_vips, put_vips
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -105,7 +105,7 @@ class XdpPlane:
         self._fronts = {
             name: mmap.mmap(loaded.maps[f"edge_{name}"], 2 * size) for name, size in _WORD_MAPS.items()
         }
-        self._plans = [self._scan(0), self._scan(1)]
+        self._plans = self._scan()
         self._next: tuple[int, Plan, Plan, frozenset[tuple[Address, int, int]]] | None = None
         self._final: Plan | None = None
         self._served: frozenset[tuple[Address, int, int]] | None = None
@@ -219,17 +219,17 @@ class XdpPlane:
         if self._word.value and same == replace(current, front_v4=same.front_v4, front_v6=same.front_v6):
             self._next = (version, current, same, wanted)
             return
-        generation = 1 - self._generation if self._word.value else 0
-        both = wanted | (self._served or frozenset()) if self._word.value else wanted
-        plan = make_plan(generation, both, policies, local)
-        if self._served is None and self._word.value:
-            plan.vips = _moved(current.vips, generation) | plan.vips
+        final = same.moved(1 - self._generation if self._word.value else 0)
+        plan = replace(final, vips=dict(final.vips))
+        if self._word.value and self._served is None:
+            plan.vips = current.moved(plan.generation).vips | plan.vips
+        elif self._word.value:
+            put_vips(plan, (self._served or frozenset()) - wanted, ())
         try:
             syscalls.wait_for_readers()
             self._write(plan)
         except OSError as error:
             raise XdpError(f"cannot fill the next generation: {error.strerror}") from error
-        final = make_plan(generation, wanted, policies, local)
         self._next = (version, plan, final, wanted)
 
     @_in_turn
@@ -393,20 +393,18 @@ class XdpPlane:
     def _generation(self) -> int:
         return int(self._word.value) & 1
 
-    def _scan(self, generation: int) -> Plan:
+    def _scan(self) -> list[Plan]:
         """What a former process wrote. Front bits are only ever written whole: not read back."""
-        plan = Plan(generation)
         maps = self._loaded.maps
-        plan.settings = syscalls.map_lookup(
-            maps["edge_settings"], struct.pack("<I", generation), _settings_bytes()
-        )
+        plans = [Plan(0), Plan(1)]
+        for plan in plans:
+            key = struct.pack("<I", plan.generation)
+            plan.settings = syscalls.map_lookup(maps["edge_settings"], key, _settings_bytes())
         for name, (key_bytes, at) in _KEYED.items():
-            fd = maps[f"edge_{name}"]
-            items = getattr(plan, name)
-            for key in syscalls.map_keys(fd, key_bytes):
-                if key[at] == generation:
-                    items[key] = syscalls.map_lookup(fd, key, 4)
-        return plan
+            room = self._found.object.maps[f"edge_{name}"].shape.entries
+            for key, value in syscalls.map_items(maps[f"edge_{name}"], key_bytes, 4, room).items():
+                getattr(plans[key[at]], name)[key] = value
+        return plans
 
     def _write(self, plan: Plan) -> None:
         """Make a generation of the maps hold the plan and nothing else."""
@@ -427,10 +425,6 @@ class XdpPlane:
             key = struct.pack("<I", plan.generation)
             syscalls.map_update(maps["edge_settings"], key, plan.settings)
         self._plans[plan.generation] = plan
-
-
-def _moved(vips: dict[bytes, bytes], generation: int) -> dict[bytes, bytes]:
-    return {key[:19] + bytes((generation,)): value for key, value in vips.items()}
 
 
 def _settings_bytes() -> int:

@@ -14,15 +14,17 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 from edge.errors import XdpError
-from edge.model.types import Address, Network, PerSource, Policy
+from edge.model.types import Address, PerSource, Policy
 from edge.native import ffi, lib
 
 PROTOCOLS = {"tcp": 6, "udp": 17}
+Rule = tuple[int, int, int]  # version, prefix length, network address as a number
 Vip = tuple[str | IPv4Address | IPv6Address, int, str | int]
 
 # A bucket cannot be finer than the coarse clock: one step is 10 ms at HZ 100.
 _CLOCK_STEP_NS = 10_000_000
 _SLACK_MAX = 1 << 61  # so that clock and slack never pass 64 bits together
+_MAPPED = bytes(10) + b"\xff\xff"
 _FRONT_V4_BYTES = lib.EDGE_FRONT_V4_WORDS * 8
 _FRONT_V6_BYTES = lib.EDGE_FRONT_V6_WORDS * 8
 
@@ -44,6 +46,19 @@ class Plan:
     short: dict[bytes, bytes] = field(default_factory=dict)
     front_v4: bytes | None = None
     front_v6: bytes | None = None
+
+    def moved(self, generation: int) -> Plan:
+        """The same for another generation."""
+        byte = bytes((generation,))
+        return Plan(
+            generation,
+            self.settings,
+            {key[:19] + byte: value for key, value in self.vips.items()},
+            {key[:18] + byte + key[19:]: value for key, value in self.sources.items()},
+            {key[:4] + byte + key[5:]: value for key, value in self.short.items()},
+            self.front_v4,
+            self.front_v6,
+        )
 
 
 def normal_vips(vips: Iterable[Vip]) -> frozenset[tuple[Address, int, int]]:
@@ -74,7 +89,7 @@ def make_plan(
     node = any(policy.scope == "node" for policy in ordered)
     if node:
         settings.flags |= lib.EDGE_SETTING_NODE
-    _put_vips(plan, vips, node_addresses if node else ())
+    put_vips(plan, vips, node_addresses if node else ())
     _put_rules(plan, settings, ordered)
     _put_rates(settings, ordered)
     for policy in ordered:
@@ -89,7 +104,7 @@ def make_plan(
 
 def packed(address: Address) -> bytes:
     """16 bytes, IPv4 as ::ffff:a.b.c.d."""
-    return address.packed if address.version == 6 else bytes(10) + b"\xff\xff" + address.packed
+    return address.packed if address.version == 6 else _MAPPED + address.packed
 
 
 def vip_key(address: Address, port: int, protocol: int, generation: int) -> bytes:
@@ -101,7 +116,8 @@ def _struct(name: str, **values: Any) -> bytes:
     return bytes(ffi.buffer(ffi.new(f"struct {name} *", values)))
 
 
-def _put_vips(plan: Plan, vips: Iterable[tuple[Address, int, int]], node: Iterable[Address]) -> None:
+def put_vips(plan: Plan, vips: Iterable[tuple[Address, int, int]], node: Iterable[Address]) -> None:
+    """Add VIPs, and the node's own addresses, to a plan. Errors: XdpError where they are too many."""
     served = lib.EDGE_VIP_ADDRESS | lib.EDGE_VIP_PORT
     for address in node:
         key = vip_key(address, 0, 0, plan.generation)
@@ -119,74 +135,78 @@ def _put_vips(plan: Plan, vips: Iterable[tuple[Address, int, int]], node: Iterab
 
 def _put_rules(plan: Plan, settings: Any, policies: list[Policy]) -> None:
     rules = _inherited(_joined(policies))
-    lengths_v6 = Counter(network.prefixlen for network in rules if network.version == 6)
-    exact_v6 = {
-        length
-        for length, _ in Counter(
-            {length: count for length, count in lengths_v6.items() if length >= 48}
-        ).most_common(lib.EDGE_LENGTHS_V6)
+    lengths = Counter((version, length) for version, length, _ in rules)
+    commonest = Counter({kind[1]: count for kind, count in lengths.items() if kind[0] == 6 and kind[1] >= 48})
+    exact = {
+        4: {length for version, length in lengths if version == 4 and length >= 24},
+        6: {length for length, _ in commonest.most_common(lib.EDGE_LENGTHS_V6)},
     }
-    exact_v4 = {network.prefixlen for network in rules if network.version == 4 and network.prefixlen >= 24}
-    for name, lengths in (("lengths_v4", exact_v4), ("lengths_v6", exact_v6)):
-        for i, length in enumerate(sorted(lengths, reverse=True)):
+    for version, name in ((4, "lengths_v4"), (6, "lengths_v6")):
+        for i, length in enumerate(sorted(exact[version], reverse=True)):
             getattr(settings, name)[i] = length
+        if any(one == version for one, _ in lengths):
+            settings.flags |= lib.EDGE_SETTING_RULES_V4 if version == 4 else lib.EDGE_SETTING_RULES_V6
+        if any(one == version and length not in exact[version] for one, length in lengths):
+            settings.flags |= lib.EDGE_SETTING_SHORT_V4 if version == 4 else lib.EDGE_SETTING_SHORT_V6
+    values = {flags: _struct("edge_source_rule", flags=flags) for flags in set(rules.values())}
     front_v4, front_v6 = bytearray(), bytearray()
-    for network, flags in rules.items():
-        value = _struct("edge_source_rule", flags=flags)
-        version = network.version
+    for (version, length, number), flags in rules.items():
         if version == 4:
             front_v4 = front_v4 or bytearray(_FRONT_V4_BYTES)
-            paint_v4(front_v4, network)
-        exact = network.prefixlen in (exact_v4 if version == 4 else exact_v6)
-        if exact:
-            plan.sources[source_key(network, plan.generation)] = value
+            paint_v4(front_v4, length, number)
+        if length in exact[version]:
+            plan.sources[source_key(version, length, number, plan.generation)] = values[flags]
             if version == 6:
                 front_v6 = front_v6 or bytearray(_FRONT_V6_BYTES)
-                for position in bloom_positions(int(network.network_address) >> 80):
+                for position in bloom_positions(number >> 80):
                     front_v6[position >> 3] |= 1 << (position & 7)
         else:
-            plan.short[short_key(network, plan.generation)] = value
-            settings.flags |= lib.EDGE_SETTING_SHORT_V4 if version == 4 else lib.EDGE_SETTING_SHORT_V6
-        settings.flags |= lib.EDGE_SETTING_RULES_V4 if version == 4 else lib.EDGE_SETTING_RULES_V6
+            plan.short[short_key(version, length, number, plan.generation)] = values[flags]
     if len(plan.sources) > lib.EDGE_SOURCE_RULES_MAX:
         raise XdpError(f"{len(plan.sources)} rules by source, at most {lib.EDGE_SOURCE_RULES_MAX}")
     if len(plan.short) > lib.EDGE_SHORT_RULES_MAX:
         raise XdpError(f"{len(plan.short)} rules with short prefixes, at most {lib.EDGE_SHORT_RULES_MAX}")
     # An IPv6 generation without exact rules still reads its filter: it must then be empty.
     plan.front_v4 = bytes(front_v4) or None
-    plan.front_v6 = bytes(front_v6) or (bytes(_FRONT_V6_BYTES) if lengths_v6 else None)
+    any_v6 = settings.flags & lib.EDGE_SETTING_RULES_V6
+    plan.front_v6 = bytes(front_v6) or (bytes(_FRONT_V6_BYTES) if any_v6 else None)
 
 
-def _joined(policies: list[Policy]) -> dict[Network, int]:
-    rules: dict[Network, int] = {}
+def _joined(policies: list[Policy]) -> dict[Rule, int]:
+    rules: dict[Rule, int] = {}
     for policy in policies:
         both = policy.scope == "node"
         deny = lib.EDGE_RULE_DENY | (lib.EDGE_RULE_NODE_DENY if both else 0)
         allow = lib.EDGE_RULE_ALLOW | (lib.EDGE_RULE_NODE_ALLOW if both else 0)
         for networks, flags in ((policy.deny, deny), (policy.allow, allow)):
             for network in networks:
-                rules[network] = rules.get(network, 0) | flags
+                # Numbers, since a network's own hash costs more than all that follows.
+                rule = (network.version, network.prefixlen, int(network.network_address))
+                rules[rule] = rules.get(rule, 0) | flags
     return rules
 
 
-def _inherited(rules: dict[Network, int]) -> dict[Network, int]:
+def _inherited(rules: dict[Rule, int]) -> dict[Rule, int]:
     """Give each rule what the nearest wider one says about a scope that it leaves open."""
     if not any(flags & _NODE_BITS for flags in rules.values()):
         return rules
-    lengths = {version: sorted({n.prefixlen for n in rules if n.version == version}) for version in (4, 6)}
-    result: dict[Network, int] = {}
-    for network in sorted(rules, key=lambda network: network.prefixlen):
-        flags = rules[network]
+    lengths = {version: sorted({rule[1] for rule in rules if rule[0] == version}) for version in (4, 6)}
+    result: dict[Rule, int] = {}
+    for rule in sorted(rules, key=lambda rule: rule[1]):
+        flags = rules[rule]
+        version, prefix, number = rule
+        bits_in_all = 32 if version == 4 else 128
         for bits in (_LISTENER_BITS, _NODE_BITS):
             if flags & bits:
                 continue
-            for length in reversed(lengths[network.version]):
-                if length < network.prefixlen:
-                    wider = result.get(network.supernet(new_prefix=length), 0)
+            for length in reversed(lengths[version]):
+                if length < prefix:
+                    host = bits_in_all - length
+                    wider = result.get((version, length, number >> host << host), 0)
                     if wider & bits:
                         flags |= wider & bits
                         break
-        result[network] = flags
+        result[rule] = flags
     return result
 
 
@@ -225,21 +245,22 @@ def _put_rate(rate: Any, limit: PerSource | None) -> None:
     rate.mask_v4_be = int.from_bytes(mask_v4, "little")
 
 
-def source_key(network: Network, generation: int) -> bytes:
+def source_key(version: int, length: int, number: int, generation: int) -> bytes:
     """Shape: struct edge_source_key."""
-    return packed(network.network_address) + bytes((network.prefixlen, network.version, generation, 0))
+    address = _MAPPED + number.to_bytes(4, "big") if version == 4 else number.to_bytes(16, "big")
+    return address + bytes((length, version, generation, 0))
 
 
-def short_key(network: Network, generation: int) -> bytes:
+def short_key(version: int, length: int, number: int, generation: int) -> bytes:
     """Shape: struct edge_short_key."""
-    head = (32 + network.prefixlen).to_bytes(4, "little") + bytes((generation, network.version, 0, 0))
-    return head + network.network_address.packed.ljust(16, b"\0")
+    head = (32 + length).to_bytes(4, "little") + bytes((generation, version, 0, 0))
+    return head + number.to_bytes(4 if version == 4 else 16, "big").ljust(16, b"\0")
 
 
-def paint_v4(front: bytearray, network: Network) -> None:
+def paint_v4(front: bytearray, length: int, number: int) -> None:
     """Set the bit of every /24 that a rule touches."""
-    first = int(network.network_address) >> 8
-    count = 1 << max(0, 24 - network.prefixlen)
+    first = number >> 8
+    count = 1 << max(0, 24 - length)
     if count >= 8:
         front[first >> 3 : (first + count) >> 3] = b"\xff" * (count >> 3)
         return

@@ -22,7 +22,7 @@ _ARM = platform.machine() == "aarch64"
 _BPF = 280 if _ARM else 321
 _MEMBARRIER = 283 if _ARM else 324
 
-MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY, PROG_LOAD, OBJ_PIN, OBJ_GET = range(8)
+MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, _NEXT_KEY, PROG_LOAD, OBJ_PIN, OBJ_GET = range(8)
 TEST_RUN, INFO_BY_FD, BTF_LOAD, MAP_FREEZE = 10, 15, 18, 22
 LOOKUP_BATCH, UPDATE_BATCH, DELETE_BATCH, LINK_CREATE, LINK_UPDATE, LINK_DETACH = 24, 26, 27, 28, 29, 34
 
@@ -114,22 +114,6 @@ def map_freeze(fd: int) -> None:
     bpf(MAP_FREEZE, struct.pack("<I", fd))
 
 
-def map_keys(fd: int, key_bytes: int) -> list[bytes]:
-    """All keys, in the map's order. Only for maps that nobody else writes meanwhile."""
-    keys: list[bytes] = []
-    key, following = _keep(bytes(key_bytes)), _keep(bytes(key_bytes))
-    address = 0
-    while True:
-        attributes = struct.pack("<IIQQQ", fd, 0, address, ctypes.addressof(following), 0)
-        try:
-            bpf(MAP_NEXT_KEY, attributes)
-        except FileNotFoundError:
-            return keys
-        keys.append(following.raw)
-        key.raw = following.raw
-        address = ctypes.addressof(key)
-
-
 def map_items(fd: int, key_bytes: int, value_bytes: int, room: int) -> dict[bytes, bytes]:
     """All elements of a hash or trie of up to ``room``, in as few calls as it takes.
 
@@ -153,10 +137,11 @@ def map_items(fd: int, key_bytes: int, value_bytes: int, room: int) -> dict[byte
         if number not in (0, errno.ENOENT):
             raise OSError(number, os.strerror(number))
         got = struct.unpack_from("<I", buffer.raw, 32)[0]
-        raw_keys, raw_values = keys.raw, values.raw
-        for i in range(got):
-            key = raw_keys[i * key_bytes : (i + 1) * key_bytes]
-            found[key] = raw_values[i * value_bytes : (i + 1) * value_bytes]
+        columns = (
+            [item for (item,) in struct.iter_unpack(f"{size}s", buffer_of.raw[: got * size])]
+            for buffer_of, size in ((keys, key_bytes), (values, value_bytes))
+        )
+        found.update(zip(*columns, strict=True))
         if number:
             return found
         start = ctypes.addressof(position)

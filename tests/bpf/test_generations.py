@@ -93,7 +93,7 @@ def test_a_new_process_finds_the_running_generation(probe: Probe) -> None:
         again.retire()
         run = syscalls.test_run(again._loaded.program, ipv4(V4, tcp()))
         assert run.verdict == 1
-        assert len(syscalls.map_keys(again._loaded.maps["edge_vips"], 20)) == 2
+        assert len(syscalls.map_items(again._loaded.maps["edge_vips"], 20, 4, 9000)) == 2
     finally:
         again.close()
 
@@ -104,3 +104,24 @@ def test_limits_are_refused_by_name(probe: Probe) -> None:
     with pytest.raises(XdpError, match="at most 4096"):
         probe.plane.prepare(2, many, [])
     assert probe.reason(ipv4(V4, tcp())) == "pass_policed"
+
+
+def test_ten_thousand_rules_are_read_back_by_the_next_process(probe: Probe) -> None:
+    many = tuple(ip_network(f"100.64.{i >> 8}.{i & 255}/32") for i in range(10_000))
+    probe.publish(policy(deny=(*many, NET, ip_network("10.0.0.0/8"), ip_network("fd00:198:7::/64"))))
+    again = XdpPlane.open(probe.plane.instance, [])
+    try:
+        assert again.describe()["rules"] == 10_003
+        again.prepare(2, VIPS, [policy(deny=(*many[1:], NET))])
+        again.commit()
+        again.retire()
+        assert again.describe()["rules"] == 10_000
+        run = syscalls.test_run(again._loaded.program, ipv4(V4, tcp(), source="100.64.39.15"))
+        assert run.verdict == 1
+        run = syscalls.test_run(again._loaded.program, ipv4(V4, tcp(), source="100.64.0.0"))
+        assert run.verdict == 2
+        for name, key_bytes in (("edge_sources", 20), ("edge_short", 24)):
+            items = syscalls.map_items(again._loaded.maps[name], key_bytes, 4, 300_000)
+            assert len(items) == (10_000 if name == "edge_sources" else 0)
+    finally:
+        again.close()

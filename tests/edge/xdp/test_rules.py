@@ -42,7 +42,7 @@ def test_an_unspecified_address_is_refused() -> None:
 def test_the_front_has_a_bit_for_each_24_that_is_touched(text: str) -> None:
     network = ip_network(text)
     front = bytearray(lib.EDGE_FRONT_V4_WORDS * 8)
-    paint_v4(front, network)
+    paint_v4(front, network.prefixlen, int(network.network_address))
     first = int(network.network_address) >> 8
     count = max(1, network.num_addresses >> 8)
     assert int.from_bytes(front, "little").bit_count() == count
@@ -100,3 +100,11 @@ def test_btf_gives_names_and_offsets() -> None:
     }
     with pytest.raises(ValueError, match="not BTF"):
         Btf(bytes(24))
+
+
+def test_a_plan_moved_is_the_plan_of_the_other_generation() -> None:
+    deny = tuple(map(ip_network, ("10.0.0.0/8", "198.18.7.0/24", "fd00:198::/32", "fd00:198:7::/64")))
+    vips = normal_vips([("198.18.0.1", 80, "tcp"), ("fd00:198::1", 443, "udp")])
+    given = [policy(deny=deny, scope="node", allow=(ip_network("198.18.7.7/32"),))]
+    local = [ip_address("198.18.0.2")]
+    assert make_plan(0, vips, given, local).moved(1) == make_plan(1, vips, given, local)
