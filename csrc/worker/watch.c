@@ -64,12 +64,13 @@ static void tell_progress(const struct runtime *runtime, int control_fd)
     char text[96];
     for (uint32_t i = 0; i < runtime->worker_count; i++) {
         const struct edge_lane *lane = runtime->workers[i].proxy.lane;
-        open += __atomic_load_n(&lane->connections_open, __ATOMIC_RELAXED);
+        open += __atomic_load_n(&lane->in_flight, __ATOMIC_RELAXED); /* a tunnel is one, too */
         tunnels += __atomic_load_n(&lane->tunnels, __ATOMIC_RELAXED);
     }
     tell(control_fd, text,
          snprintf(text, sizeof text, "drain-progress open=%llu tunnels=%llu",
-                  (unsigned long long)open, (unsigned long long)tunnels));
+                  (unsigned long long)(open > tunnels ? open - tunnels : 0),
+                  (unsigned long long)tunnels));
 }
 
 void watch_turn(struct watch *watch, int control_fd)

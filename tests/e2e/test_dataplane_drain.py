@@ -145,7 +145,7 @@ def test_tunnel_ends_with_the_grace_period_and_is_told_about(serve: Serve, loop:
         began = time.monotonic()
         drain(plane, grace_ms=2500, idle_ms=100)
         progress = plane.expect("drain-progress")
-        assert (progress.number("open"), progress.number("tunnels")) == (1, 1)
+        assert (progress.number("open"), progress.number("tunnels")) == (0, 1)
         client.sendall(b"on")
         assert reader.exactly(2) == b"on"
         assert client.recv(1) == b""
