@@ -366,10 +366,17 @@ struct edge_fragment_endpoints {
     uint32_t reserved;
 };
 
+enum edge_certificate_role {
+    EDGE_CERTIFICATE_NAMED = 0,
+    EDGE_CERTIFICATE_DEFAULT = 1, /* also served to names that no entry covers */
+    EDGE_CERTIFICATE_REJECT = 2,  /* no certificate: handshakes for the names are refused */
+};
+
+/* Those that reject come after all others. */
 struct edge_fragment_certificate {
     struct edge_fragment head;
     uint32_t domain;
-    uint32_t is_default; /* served to names that no entry covers */
+    uint32_t role; /* enum edge_certificate_role */
     uint32_t names_count;
     uint32_t names_offset; /* struct edge_text[names_count], ".example.com" for a wildcard */
     struct edge_image_certificate certificate;

@@ -14,6 +14,8 @@ static struct slice server_name(const struct item *item, const struct edge_text 
 static int put_server_name(struct builder *builder, const struct edge_image_table *table,
                            struct item item, uint32_t certificate, struct slice name)
 {
+    const struct edge_fragment_certificate *fragment = (const void *)item.head;
+    bool reject = fragment->role == EDGE_CERTIFICATE_REJECT;
     struct edge_image_sni_entry *entries =
         (struct edge_image_sni_entry *)(void *)builder->section[EDGE_SECTION_SNI_ENTRY].bytes +
         table->first_entry;
@@ -28,8 +30,8 @@ static int put_server_name(struct builder *builder, const struct edge_image_tabl
         .name = text,
         .hash = hash,
         .wildcard = name.at[0] == '.',
-        .action = EDGE_SNI_TERMINATE,
-        .certificate = certificate,
+        .action = reject ? EDGE_SNI_REJECT : EDGE_SNI_TERMINATE,
+        .certificate = reject ? 0 : certificate,
     };
     builder->section[EDGE_SECTION_SNI_ENTRY].origin[table->first_entry + at] = item.number;
     return EDGE_OK;
@@ -53,7 +55,7 @@ static int put_server_table(struct builder *builder, const struct domain *domain
         const void *array;
         if (fragment->domain != domain->number)
             continue;
-        if (fragment->is_default != 0 && table->fallback == 0)
+        if (fragment->role == EDGE_CERTIFICATE_DEFAULT && table->fallback == 0)
             table->fallback = i + 1;
         BUILDER_TRY(builder_array(builder, given->at[i], fragment->names_offset,
                                   fragment->names_count, sizeof(*names), "names_offset", &array));
@@ -68,6 +70,7 @@ static int put_server_table(struct builder *builder, const struct domain *domain
 int builder_put_server_names(struct builder *builder)
 {
     const struct items *given = &builder->items[EDGE_FRAGMENT_CERTIFICATE];
+    bool rejecting = false;
 
     for (uint32_t i = 0; i < given->count; i++) {
         const struct edge_fragment_certificate *fragment = (const void *)given->at[i].head;
@@ -87,6 +90,14 @@ int builder_put_server_names(struct builder *builder)
                                       "an empty name");
         }
         domain->server_names += fragment->names_count;
+        if (fragment->role > EDGE_CERTIFICATE_REJECT)
+            return builder_refuse(builder, given->at[i], EDGE_ERR_INVALID, "role", "not known");
+        rejecting = rejecting || fragment->role == EDGE_CERTIFICATE_REJECT;
+        if (rejecting && fragment->role != EDGE_CERTIFICATE_REJECT)
+            return builder_refuse(builder, given->at[i], EDGE_ERR_INVALID, "role",
+                                  "a certificate after names that are rejected");
+        if (rejecting)
+            continue;
         entry = builder_append(builder, EDGE_SECTION_CERTIFICATE, 1, given->at[i].number);
         if (entry == NULL)
             return builder_no_memory(builder);

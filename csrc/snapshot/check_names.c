@@ -125,9 +125,9 @@ int check_server_names(struct walk *walk)
                 REFUSE(walk, EDGE_ERR_INVALID, "", "an empty bucket must be zero");
             continue;
         }
-        if (it->action != EDGE_SNI_TERMINATE)
+        if (it->action != EDGE_SNI_TERMINATE && it->action != EDGE_SNI_REJECT)
             REFUSE(walk, EDGE_ERR_INVALID, "action", "not in this version");
-        if (it->certificate >= certificates)
+        if (it->action == EDGE_SNI_REJECT ? it->certificate != 0 : it->certificate >= certificates)
             REFUSE(walk, EDGE_ERR_REFERENCE, "certificate", "not there");
     }
     return EDGE_OK;

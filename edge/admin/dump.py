@@ -86,6 +86,7 @@ def snapshot(view: View) -> dict[str, Any]:
                 "names": list(certificate.names),
                 "digest": certificate.digest.hex(),
                 "default": certificate.is_default,
+                "withheld": certificate.withheld,
             }
             for certificate in running.certificates
         ],

@@ -159,11 +159,16 @@ def endpoints_fragment(placed: PlacedUpstream) -> bytes:
 
 
 def certificate_fragment(certificate: Certificate) -> bytes:
-    """The names of a certificate and its digest; never its key."""
+    """The names of a certificate and its digest, or names to reject; never a key."""
     fragment = _Fragment("edge_fragment_certificate", lib.EDGE_FRAGMENT_CERTIFICATE)
     names = [name.lower().removeprefix("*") for name in certificate.names if name]
-    fragment.struct.is_default = certificate.is_default
-    fragment.struct.certificate.digest = certificate.digest
+    if certificate.withheld:
+        fragment.struct.role = lib.EDGE_CERTIFICATE_REJECT
+    else:
+        fragment.struct.role = (
+            lib.EDGE_CERTIFICATE_DEFAULT if certificate.is_default else lib.EDGE_CERTIFICATE_NAMED
+        )
+        fragment.struct.certificate.digest = certificate.digest
     fragment.struct.names_count = len(names)
     entries = ffi.new("struct edge_text[]", len(names))
     offset = fragment.struct.names_offset = fragment.array(entries)

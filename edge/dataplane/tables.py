@@ -152,7 +152,7 @@ def secrets(snapshot: Snapshot) -> bytes:
 
     Errors: NativeError.
     """
-    unique = {certificate.digest: certificate for certificate in snapshot.certificates}
+    unique = {one.digest: one for one in snapshot.certificates if not one.withheld}
     ordered = [unique[digest] for digest in sorted(unique)]
     header = ffi.new("struct edge_secrets_header *")
     entries = ffi.new("struct edge_secret[]", len(ordered))

@@ -42,6 +42,12 @@ def secret_certificate(ref: ObjectRef, secret: Secret, names: tuple[str, ...]) -
     return _certificate(ref, found[0], found[1], names, False)
 
 
+def withheld_certificate(ref: ObjectRef, names: tuple[str, ...]) -> Certificate:
+    """Stand in for a certificate whose key waits for its source."""
+    digest = hashlib.sha256(repr(("withheld", str(ref), names)).encode()).digest()
+    return Certificate(ref, digest, b"", b"", names, withheld=True)
+
+
 def given_certificate(chain_pem: bytes, key_pem: bytes) -> Certificate | Problem:
     """Make the default certificate of bytes that the controller was given or generated."""
     return _certificate(ObjectRef("Default", "", "certificate"), chain_pem, key_pem, (), True)

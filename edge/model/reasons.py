@@ -205,6 +205,12 @@ REASONS: dict[str, Reason] = {
     "InvalidPem": Reason(
         _E, "a certificate or key is not PEM", _DEFAULT, "put the chain into tls.crt and its key into tls.key"
     ),
+    "KeyWithheld": Reason(
+        _E,
+        "a certificate is known from the last start, its key is not",
+        "TLS handshakes for its names are rejected, and no other certificate is shown for them",
+        "bring the source of the Secret back; --state-secrets keeps keys over a stop",
+    ),
     "UnusedTlsHost": Reason(
         _W,
         "a tls section names a host that no rule of the Ingress has",

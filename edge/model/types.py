@@ -127,7 +127,10 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """Chain and key for server names. ``digest``: SHA-256 of chain and key; key never printed."""
+    """Chain and key for server names. ``digest``: SHA-256 of chain and key; key never printed.
+
+    ``withheld``: there is no key; handshakes for the names are rejected until there is one.
+    """
 
     object: ObjectRef
     digest: bytes
@@ -135,6 +138,7 @@ class Certificate:
     key_pem: bytes
     names: tuple[str, ...]
     is_default: bool = False
+    withheld: bool = False
 
     def __repr__(self) -> str:
         """Shape: without the key."""

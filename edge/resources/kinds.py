@@ -199,6 +199,7 @@ class Secret(Struct, frozen=True):
     type: str | None = None
     data: dict[str, str] | None = None
     string_data: dict[str, str] | None = None
+    edge_withheld: list[str] | None = None  # fields that the last-known-good state does not hold
 
 
 class PolicyPerSource(Struct, frozen=True):

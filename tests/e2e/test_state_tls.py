@@ -132,3 +132,35 @@ def test_keys_that_may_be_kept_are(story: Story) -> None:
         written(edge)
         assert "--state-secrets is not given: removed" in edge.lines()
         assert b"PRIVATE KEY" not in on_disk(edge)
+
+
+def alert(story: Story, name: str) -> str:
+    """Shape: the word that a refused handshake ends with; "" for one that is answered."""
+    try:
+        story.shown(name)
+    except ssl.SSLError as error:
+        return error.reason or "?"
+    return ""
+
+
+def test_a_host_without_its_key_waits_and_shows_no_other_certificate(story: Story) -> None:
+    with story.instance() as edge:
+        wait_for("shown", lambda: story.shown() == der(story.chain))
+        written(edge)
+        assert edge.stop() == 0
+    away = story.config.rename(story.folder / "away")
+    with story.instance() as edge:
+        assert alert(story, HOST) == "TLSV1_UNRECOGNIZED_NAME"
+        assert alert(story, "nobody.example") == "", "others get the default certificate"
+        assert edge.served(HOST) == 308, "and encryption is not turned off"
+        found = edge.admin_json("/diagnostics")["diagnostics"]
+        assert [(one["object"], one["reason"]) for one in found] == [
+            ("File", "Unreadable"),
+            ("Secret/default/cert", "KeyWithheld"),
+        ]
+        kill_controller(edge)
+        assert alert(story, HOST) == "TLSV1_UNRECOGNIZED_NAME"
+        away.rename(story.config)
+        wait_for("the source is back", lambda: not alert(story, HOST))
+        assert story.shown() == der(story.chain)
+        wait_for("nothing is wrong", lambda: edge.admin_json("/diagnostics")["diagnostics"] == [])

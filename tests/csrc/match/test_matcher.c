@@ -46,6 +46,22 @@ static void test_certificates(const struct image *image)
     IS(match_certificate(image, 1, SLICE("")), 0, "no server name: the default");
 }
 
+static void test_names_that_are_rejected(struct fixture *f)
+{
+    struct edge_image built;
+    struct image image;
+
+    fixture_everything(f);
+    fixture_certificate(f, 0, "b.example", EDGE_CERTIFICATE_REJECT);
+    built = fixture_build(f, EDGE_IMAGE_FULL, 3, 0);
+    image_open(&image, built.bytes);
+    IS(image.count[EDGE_SECTION_CERTIFICATE], 2, "there is no certificate");
+    IS(match_certificate(&image, 1, SLICE("b.example")), -1,
+       "neither a wildcard's nor the default");
+    IS(match_certificate(&image, 1, SLICE("c.example")), 1, "the wildcard's for others");
+    edge_image_free(&built);
+}
+
 static int explain(const struct edge_image *built, uint32_t listener, struct slice host,
                    struct slice path, struct edge_candidate *candidates,
                    struct edge_explanation *out)
@@ -147,5 +163,6 @@ int main(void)
     test_certificates(&image);
     test_explain(&built);
     edge_image_free(&built);
+    test_names_that_are_rejected(&f);
     return tap_done();
 }

@@ -192,13 +192,13 @@ static inline void fixture_endpoints(struct fixture *f, uint32_t slot, uint32_t 
 }
 
 static inline void fixture_certificate(struct fixture *f, uint8_t digest, const char *name,
-                                       uint32_t is_default)
+                                       uint32_t role)
 {
     struct edge_fragment_certificate *it =
         fixture_begin(f, EDGE_FRAGMENT_CERTIFICATE, sizeof(struct edge_fragment_certificate));
     struct edge_text text = {0};
 
-    it->is_default = is_default;
+    it->role = role;
     it->certificate.digest[0] = digest;
     it->names_count = 1;
     it->names_offset = fixture_array(f, &text, sizeof(text));

@@ -136,6 +136,13 @@ static void test_refusals(void)
     IS(refused(&err), EDGE_ERR_INVALID, "a fragment that is too small");
     head->kind = 99;
     IS(refused(&err), EDGE_ERR_INVALID, "a kind that is not known");
+    f.used = 0;
+    fixture_certificate(&f, 0, "a.example", EDGE_CERTIFICATE_REJECT);
+    fixture_certificate(&f, 1, "b.example", EDGE_CERTIFICATE_NAMED);
+    IS(refused(&err), EDGE_ERR_INVALID, "a certificate after names that are rejected");
+    f.used = 0;
+    fixture_certificate(&f, 0, "a.example", EDGE_CERTIFICATE_REJECT + 1);
+    IS(refused(&err), EDGE_ERR_INVALID, "a role that is not known");
 }
 
 /* Whatever the bytes of fragments are: refused or built, and never read outside. */

@@ -152,6 +152,9 @@ static void test_entries(void)
             EDGE_ERR_INVALID, "endpoint without a port");
     REFUSES(((struct edge_image_sni_entry *)entry(EDGE_SECTION_SNI_ENTRY, 0))->certificate = 77,
             EDGE_ERR_REFERENCE, "a certificate outside");
+    REFUSES(((struct edge_image_sni_entry *)entry(EDGE_SECTION_SNI_ENTRY, 0))->action =
+                EDGE_SNI_PASSTHROUGH,
+            EDGE_ERR_INVALID, "names that are passed through");
     REFUSES(((uint8_t *)entry(EDGE_SECTION_TEXT, 0))[0] = '\n', EDGE_ERR_INVALID, "a line end");
 }
 
