@@ -50,25 +50,25 @@ static void finish(struct host_name *out, uint32_t length)
 #define ONES UINT64_C(0x0101010101010101)
 #define HIGH (ONES * 0x80)
 
-/* Of eight bytes below 0x80: the high bit of each that is at least c. */
-static uint64_t at_least(uint64_t word, char c)
+/* Of eight bytes below 0x80: the high bit of each that is at least c; its other bits say nothing.
+ */
+static inline uint64_t at_least(uint64_t word, char c)
 {
-    return (word + ONES * (0x80 - (unsigned char)c)) & HIGH;
+    return word + ONES * (0x80 - (unsigned char)c);
 }
 
 /* Eight bytes of a name at once, to lower case; false unless all are letters, digits, '-', '.'. */
 static inline bool lower(uint64_t *word)
 {
-    uint64_t w = *word, small;
+    uint64_t w = *word, allowed;
 
-    if (w & HIGH)
-        return false;
-    w |= (at_least(w, 'A') & ~at_least(w, 'Z' + 1)) >> 2;
-    small = at_least(w, 'a') & ~at_least(w, 'z' + 1);
-    small |= at_least(w, '-') & ~at_least(w, '.' + 1);
-    small |= at_least(w, '0') & ~at_least(w, '9' + 1);
+    w |= (at_least(w, 'A') & ~at_least(w, 'Z' + 1) & HIGH) >> 2;
+    allowed = at_least(w, 'a') & ~at_least(w, 'z' + 1);
+    allowed |= at_least(w, '-') & ~at_least(w, '.' + 1);
+    allowed |= at_least(w, '0') & ~at_least(w, '9' + 1);
+    allowed &= ~*word; /* below 0x80, or a sum of the above ran over */
     *word = w;
-    return small == HIGH;
+    return (allowed & HIGH) == HIGH;
 }
 
 /* The usual case, without a look at each byte: no port, no last dot, nothing odd. */
