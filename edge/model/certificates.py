@@ -26,6 +26,9 @@ def secret_certificate(ref: ObjectRef, secret: Secret, names: tuple[str, ...]) -
     """Read a TLS Secret; the Problem names the field of the Secret."""
     if secret.type not in (None, "kubernetes.io/tls", "Opaque"):
         return Problem("type", "InvalidSecret", "a certificate needs a Secret of type kubernetes.io/tls")
+    if "tls.key" in (secret.edge_withheld or ()):
+        digest = hashlib.sha256(repr(("withheld", str(ref), names)).encode()).digest()
+        return Certificate(ref, digest, b"", b"", names, withheld=True)
     found: list[bytes] = []
     for name in ("tls.crt", "tls.key"):
         if secret.string_data and name in secret.string_data:
@@ -40,12 +43,6 @@ def secret_certificate(ref: ObjectRef, secret: Secret, names: tuple[str, ...]) -
         except (binascii.Error, ValueError):
             return Problem(f"data[{name}]", "InvalidBase64", f"{name} is not base64")
     return _certificate(ref, found[0], found[1], names, False)
-
-
-def withheld_certificate(ref: ObjectRef, names: tuple[str, ...]) -> Certificate:
-    """Stand in for a certificate whose key waits for its source."""
-    digest = hashlib.sha256(repr(("withheld", str(ref), names)).encode()).digest()
-    return Certificate(ref, digest, b"", b"", names, withheld=True)
 
 
 def given_certificate(chain_pem: bytes, key_pem: bytes) -> Certificate | Problem:

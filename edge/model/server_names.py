@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from edge.model.certificates import secret_certificate, withheld_certificate
+from edge.model.certificates import secret_certificate
 from edge.model.diagnostics import Diagnostic, ObjectRef
 from edge.model.findings import Findings, Ledger
 from edge.model.ingress import SecretWish
@@ -114,16 +114,13 @@ class ServerNames:
                 if isinstance(decoded, Problem)
                 else secret_certificate(ref, decoded, tuple(sorted(names)))
             )
-            if isinstance(decoded, Secret) and "tls.key" in (decoded.edge_withheld or ()):
-                made = withheld_certificate(ref, tuple(sorted(names)))
-                message = (
-                    "the state holds no key (--state-secrets); handshakes are rejected until it is there"
-                )
-                found.error(ref, "data[tls.key]", "KeyWithheld", message)
-            elif isinstance(result, Problem):
+            if isinstance(result, Problem):
                 found.problem(ref, result)
             else:
                 made = result
+                if made.withheld:
+                    message = "the state holds no key of it; handshakes are rejected until the source is back"
+                    found.error(ref, "data[tls.key]", "KeyWithheld", message)
         self._ledger.put(("secret", place), found.all())
         if made is None:
             self._made.remove(place)
@@ -144,7 +141,7 @@ class ServerNames:
         return name in self._place_of
 
     def certificates(self) -> tuple[Certificate, ...]:
-        """Shape: the default one with the names that fell to it, the others by Secret, last those withheld."""
+        """Shape: the default one with the names that fell to it, others by Secret, last those withheld."""
         made = self._made.values()
         if any(one.withheld for one in made):
             made = tuple(sorted(made, key=lambda one: one.withheld))
