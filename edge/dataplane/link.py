@@ -421,9 +421,11 @@ class HolderLink:
                     child.ready, child.loop = True, state.loop
             self.on_data(0)
             return
-        self.holdings.drop_child(message.number("pid"))
-        if message.number("pid") == state.pid or not state.pid:
-            self._data_is_down(message.number("pid"))
+        pid = message.number("pid")
+        known = any(child.pid == pid for child in self.holdings.children)
+        self.holdings.drop_child(pid)
+        if message.fields.get("state") == "down" and (pid == state.pid or (known and not state.pid)):
+            self._data_is_down(pid)
 
     def _data_is_down(self, pid: int) -> None:
         self.state.up = False

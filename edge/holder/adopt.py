@@ -123,7 +123,7 @@ def _hear_offer(end: socket.socket, pid: int, deadline: float, waiting: Waiting)
         while (message := receive(end)) is not None and message.verb == "holding":
             _take(holdings, message)
         if message is not None and message.verb == "handed" and found.is_whole:
-            _bury(holdings)
+            found.buried = _bury(holdings)
             send(end, "adopted")
             return found
     except OSError:
@@ -138,8 +138,12 @@ def _take(holdings: Holdings, message: Message) -> None:
         message.close()
 
 
-def _bury(holdings: Holdings) -> None:
-    """Let go of data planes that are dead, or of which we cannot know what they were told."""
+def _bury(holdings: Holdings) -> list[int]:
+    """Let go of data planes that are dead, or of which nobody knows what they were told.
+
+    Shape: their pids.
+    """
+    buried = []
     for child in list(holdings.children):
         ended = select.poll()
         ended.register(child.pidfd, select.POLLIN)
@@ -150,11 +154,13 @@ def _bury(holdings: Holdings) -> None:
             dead = True
         if dead:
             holdings.children.remove(child)
+            buried.append(child.pid)
             child.close()
             continue
         # What it was not told for sure is told again: a version is served once, however often it is sent.
         missing = [one.version for one in holdings.store.all() if one.version > child.serving]
         child.replay = tuple(missing)
+    return buried
 
 
 # ---- from a data plane that is alone -----------------------------------------------------------

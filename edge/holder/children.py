@@ -182,6 +182,8 @@ class Program:
                 pidfd = os.pidfd_open(pid)
             except OSError:
                 ours.close()  # a child that was started nevertheless reads the end of it, and ends
+                if not os.path.exists(self.executable):
+                    self.executable = sys.executable  # of an installation that is gone
                 raise
         return Child(loop, self.name, pid, pidfd, Channel(ours), executable)
 

@@ -6,15 +6,17 @@ that asks for more than one answer (an upgrade, a hand-over) stays a Client with
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable, Mapping
 
 from edge.channel import Channel, Peer, peer_of
-from edge.holder.loop import Loop
+from edge.holder.loop import Loop, Moment
 from edge.messages import Message
 
 CLIENTS_MAX = 32
+BREATH_S = 1.0
 
 
 class Client:
@@ -59,19 +61,31 @@ class ControlSocket:
     def __init__(self, loop: Loop, listening: socket.socket, verbs: Mapping[str, Verb]) -> None:
         self.listening, self._loop, self._verbs = listening, loop, verbs
         self.clients: set[Client] = set()
+        self._closed = False
+        self._breath: Moment | None = None
 
     def begin(self) -> None:
         """Answer from now on."""
+        if self._closed:
+            return
+        self.pause()
         self._loop.watch_descriptor(self.listening.fileno(), self._accept)
 
     def pause(self) -> None:
         """Accept nobody new: who comes waits in the queue, which another holder may serve."""
+        if self._breath:
+            self._breath.cancel()
         self._loop.forget(self.listening.fileno())
 
     def _accept(self) -> None:
         try:
             end, _ = self.listening.accept()
-        except OSError:
+        except BlockingIOError:
+            return
+        except OSError as error:  # no descriptor is left: who comes waits in the queue
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self.pause()
+                self._breath = self._loop.after(BREATH_S, self.begin)
             return
         if len(self.clients) >= CLIENTS_MAX or not may_ask(peer_of(end)):
             end.close()
@@ -122,6 +136,7 @@ class ControlSocket:
 
     def close(self) -> None:
         """Close the socket and its clients."""
+        self._closed = True
         self.pause()
         self.listening.close()
         for client in list(self.clients):

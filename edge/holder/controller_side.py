@@ -151,6 +151,11 @@ class ControllerSide:
         self._upgrade = ControllerUpgrade(self, executable, step, environment)
         self._upgrade.begin()
 
+    @property
+    def upgrading(self) -> bool:
+        """Say whether it is being replaced."""
+        return self._upgrade is not None
+
     def end_upgrade(self) -> None:
         """Allow another upgrade."""
         self._upgrade = None

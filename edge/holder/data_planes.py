@@ -110,6 +110,10 @@ class DataPlanes:
             self.leaving.append(one)
             self._cut_later(one)
         else:
+            if self.current is not None:  # an upgrade was under way: the newer of the two serves, too
+                older = self.current
+                self.leaving.append(older)
+                self._loop.after(0, lambda: self.leave(older, idle_ms=self.setup.grace_ms))
             self.current = one
             self.program.executable = held.executable or self.program.executable
         one.begin()
@@ -184,6 +188,7 @@ class DataPlanes:
     def leave(self, one: DataPlane, idle_ms: int) -> None:
         """Tell one to drain; it is cut when the grace period is over."""
         one.leaving = True
+        one.held().tell(self._tell)
         one.child.send("drain", grace_ms=self.setup.grace_ms, idle_ms=idle_ms)
         self._cut_later(one)
 
@@ -205,6 +210,11 @@ class DataPlanes:
                 one.child.kill(signal.SIGKILL)
 
     # ---- upgrade -------------------------------------------------------------------------
+
+    @property
+    def upgrading(self) -> bool:
+        """Say whether one is being replaced."""
+        return self._upgrade is not None
 
     def upgrade(self, executable: str, step: Step) -> None:
         """Replace the one that serves by a process of this executable. Errors: HolderError."""
@@ -278,10 +288,10 @@ class DataPlanes:
         if one is not self.coming:
             self._tell_serving()
         if one is self.current and one.serving == self._holdings.store.committed:
-            self._dismiss_orphans()
+            self.dismiss_orphans()
         self._look()
 
-    def _dismiss_orphans(self) -> None:
+    def dismiss_orphans(self) -> None:
         """Let those go that serve by themselves: SIGTERM is the one thing that can be said to them."""
         while self._orphans:
             one = self._orphans.pop()

@@ -72,6 +72,7 @@ class Drain:
         data = self._parts.data
         grace_ms = data.setup.grace_ms
         data.send("drain", grace_ms=grace_ms, idle_ms=min(IDLE_MS, grace_ms))
+        data.dismiss_orphans()
         # Our copies go; the data plane closes its own once their queues are served.
         self._parts.holdings.close_listeners()
         self._parts.loop.after(grace_ms / 1000 + KILL_AFTER_S, self._cut)

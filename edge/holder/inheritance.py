@@ -18,6 +18,7 @@ class Inheritance:
     """Shape: ``how`` is handed, adopted or orphans; ``holdings.children`` are those that we go on with.
 
     ``orphans`` serve, but nobody can talk to them: they are told to leave when another serves.
+    ``buried``: data planes that the controller believed alive, or that could not be gone on with.
     ``waiting``: clients of the control socket that asked before we could answer.
     ``predecessor``: the old holder, which leaves, or in another PID namespace waits for us to serve.
     """
@@ -27,6 +28,7 @@ class Inheritance:
     lock: int = -1
     control: socket.socket | None = None
     orphans: list[HeldChild] = field(default_factory=list)
+    buried: list[int] = field(default_factory=list)
     predecessor: Channel | None = None
     waiting: list[tuple[socket.socket, Message]] = field(default_factory=list)
 

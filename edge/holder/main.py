@@ -137,6 +137,9 @@ class Holder:
             (self.controller if held.part == "controller" else self.data).take(held)
         for held in found.orphans:
             self.data.take_orphan(held)
+        for pid in found.buried:
+            tell("data", (), state="down", pid=pid)
+        self._replaces = bool(found.buried) and self.data.current is None
         holdings.children = []
         if holdings.store.committed:
             self._page.write(holdings.store.committed)
@@ -172,6 +175,8 @@ class Holder:
                     "hand-over", f"holder {os.getpid()} has taken over instance {self.options.instance!r}"
                 )
             case "adopted" | "orphans":
+                if self._replaces:
+                    chronicle.count("data_restarts")
                 chronicle.count("adoptions")
                 chronicle.note("adoption", f"holder {os.getpid()} has adopted what a dead one left")
         if found.predecessor is not None:
@@ -288,8 +293,8 @@ class Holder:
     def _begin_hand_over(self, client: Client, message: Message) -> None:
         if self._drain or self._hand_over or self._exit_status is not None:
             client.send("refused", reason="it drains" if self._drain else "another hand-over is under way")
-        elif self._upgrade and self._upgrade.what != "holder":
-            client.send("refused", reason=f"the {self._upgrade.what} is being upgraded")
+        elif self.data.upgrading or self.controller.upgrading:
+            client.send("refused", reason="data plane or controller is being replaced")
         elif reason := refusal(message, self.data):
             client.send("refused", reason=reason)
         else:
@@ -310,10 +315,9 @@ class Holder:
             self._begin_drain()
 
     def _begin_upgrade(self, client: Client, message: Message) -> None:
-        if self._drain or self._hand_over or self._upgrade:
-            client.send(
-                "failed", reason="it drains" if self._drain else "something is being replaced already"
-            )
+        busy = self._hand_over or self._upgrade or self.data.upgrading or self.controller.upgrading
+        if self._drain or busy:
+            client.send("failed", reason="it drains" if self._drain else "something is replaced already")
             return
         self._upgrade = Upgrade(self, client, message, self._upgrade_ended)
         self._upgrade.begin()
@@ -330,7 +334,11 @@ class Holder:
         if self._hand_over is not None:
             self._hand_over.give_up("this holder is told to stop")
         self.notify.stopping()
-        self._drain = Drain(self, shared=self._handed_over, done=lambda: self._end(0))
+        self._drain = Drain(self, shared=self._is_shared(), done=lambda: self._end(0))
+
+    def _is_shared(self) -> bool:
+        """Say whether another holder has the same sockets: our successor, or the one that we follow."""
+        return self._handed_over or (self._found.how == "apart" and self._found.predecessor is not None)
 
     def _end(self, status: int) -> None:
         if self._exit_status is None:
@@ -345,7 +353,7 @@ class Holder:
             self.controller.stopping = self.data.stopping = True
             end_children(self.children())
         self.control.close()
-        if not self._handed_over:
+        if not self._is_shared():
             with contextlib.suppress(OSError):
                 (self.options.instance_run_dir / "control.sock").unlink()
             record.remove(self.options.instance_run_dir)
@@ -358,7 +366,7 @@ class Holder:
     def remain(self, status: int) -> int:
         """Stay, as PID 1 that has handed over; all others end. Shape: the exit status."""
         if self._handed_over and os.getpid() == 1:
-            return remain(self._successor, self._wake_read)
+            return remain(self._successor, self._wake_read, self.options)
         return status
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 from edge.errors import HolderError
@@ -140,12 +140,23 @@ def follow_options(
         if state == "failed":
             say(f"the controller does not take the other options: {text}")
         if state in ("done", "failed") and data.current and any(name in DATA_OPTIONS for name in changed):
-            data.upgrade(data.program.executable, _say_failure)
+            with _said():
+                data.upgrade(data.program.executable, _say_failure)
 
     if controller.child is not None:
-        controller.upgrade(controller.program.executable, data_next, now)
+        with _said():
+            controller.upgrade(controller.program.executable, data_next, now)
     else:
         data_next()
+
+
+@contextlib.contextmanager
+def _said() -> Iterator[None]:
+    """Say what cannot be replaced now."""
+    try:
+        yield
+    except HolderError as error:
+        say(f"other options are not followed: {error}")
 
 
 def _say_failure(state: str, text: str) -> None:
