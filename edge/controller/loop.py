@@ -187,6 +187,8 @@ class Controller:
         elif os.geteuid() != 0:
             reason = "it needs root, or CAP_BPF and CAP_NET_ADMIN"
         if not reason:
+            from edge.xdp.plane import refused_first
+
             try:
                 await self._attach(wanted)
                 return
@@ -194,6 +196,10 @@ class Controller:
                 reason = str(error)
                 if wanted != "auto" and error.log:
                     say(error.log)
+                if wanted == "auto" and await asyncio.to_thread(
+                    refused_first, self._options.instance, self._options.instance_state_dir
+                ):
+                    raise
         if wanted in ("native", "generic"):
             raise Hopeless(f"--xdp {wanted}: {reason}")
         self.view.xdp_reason = reason

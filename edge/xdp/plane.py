@@ -27,11 +27,12 @@ from edge.model.types import Address, Policy
 from edge.native import ffi, lib
 from edge.xdp import counts, link, syscalls
 from edge.xdp.addresses import local_addresses
-from edge.xdp.compiler import Found, edge_object
+from edge.xdp.compiler import Found, edge_object, source_hash
 from edge.xdp.object import Loaded, compare_layouts, load, matches, reopens
 from edge.xdp.pins import Pins, committed, opened
 from edge.xdp.rules import Plan, Vip, make_plan, normal_vips, put_vips
 
+_REFUSED = "xdp_refused-"
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -151,6 +152,7 @@ class XdpPlane:
             with contextlib.suppress(OSError):  # a maps' place that nothing will ever run over
                 pins.recover() if used else pins.remove()
             raise
+        _forget_refusals(cache)
         return plane
 
     def _attach(self, interfaces: Sequence[str], mode: str) -> None:
@@ -451,3 +453,24 @@ def earlier(instance: str) -> tuple[list[str], int | None]:
     with contextlib.suppress(OSError):
         return Pins(instance).running()
     return [], None
+
+
+def refused_first(instance: str, cache: Path) -> bool:
+    """Tell whether this code was refused for the first time, while a program of other code runs.
+
+    Then to end is better than to go without: an upgrade is rolled back. The next start goes without, and
+    so does this one where nothing can be written down.
+    """
+    path = cache / f"{_REFUSED}{source_hash()[:16]}"
+    if not earlier(instance)[0] or path.exists():
+        return False
+    try:
+        path.touch()
+    except OSError:
+        return False
+    return True
+
+
+def _forget_refusals(cache: Path | None) -> None:
+    for path in cache.glob(f"{_REFUSED}*") if cache is not None else ():
+        path.unlink(missing_ok=True)
