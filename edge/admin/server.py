@@ -1,4 +1,4 @@
-"""The admin API over HTTP/1.1 (h11): /healthz /readyz /metrics /snapshot /diagnostics /xdp.
+"""The admin API over HTTP/1.1 (h11): /healthz /readyz /metrics /snapshot /diagnostics /xdp /image /explain.
 
 Runs in the controller, on the socket that the holder opened, so that its queue outlives a controller.
 Reads only. A client can cost a connection and a few kilobytes, for seconds; nothing it sends ends us.
@@ -12,12 +12,15 @@ import json
 import socket
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import parse_qs
 
 import h11
 
 from edge.admin import dump, health, metrics
+from edge.admin.explain import Objects, Question, QuestionError, explain
 from edge.controller.log import say
 from edge.controller.view import View
+from edge.errors import NativeError
 from edge.options import parse_address
 
 CONNECTIONS_MAX = 64
@@ -30,7 +33,9 @@ TEXT = "text/plain; charset=utf-8"
 METRICS = "text/plain; version=0.0.4; charset=utf-8"
 JSON = "application/json"
 
-Answer = tuple[int, str, str]  # status, content type, body
+BYTES = "application/octet-stream"
+
+Answer = tuple[int, str, str | bytes]  # status, content type, body
 
 
 class AdminApi:
@@ -48,7 +53,10 @@ class AdminApi:
             "/snapshot": lambda: _json(dump.snapshot(view)),
             "/diagnostics": lambda: _json(dump.diagnostics(view)),
             "/xdp": lambda: _json(dump.xdp(view)),
+            "/image": lambda: _image(view),
+            "/explain": lambda: _explain(view, self._query),
         }
+        self._query = ""  # of the request that is answered now
 
     async def start(self, listening: socket.socket, place: str) -> None:
         """Accept on the holder's socket from now on, or as soon as its place (ADDR:PORT) is free."""
@@ -78,7 +86,7 @@ class AdminApi:
 
     def answer(self, method: str, target: str) -> Answer:
         """Answer one request; 404 and 405 in words."""
-        path = target.partition("?")[0]
+        path, _, self._query = target.partition("?")
         route = self._routes.get(path)
         if route is None:
             return 404, TEXT, f"nothing here; there are: {' '.join(self._routes)}\n"
@@ -152,7 +160,7 @@ class AdminApi:
         self, connection: h11.Connection, writer: asyncio.StreamWriter, answer: Answer, method: str
     ) -> None:
         status, kind, body = answer
-        content = body.encode()
+        content = body if isinstance(body, bytes) else body.encode()
         headers = [
             ("Content-Type", kind),
             ("Content-Length", str(len(content))),
@@ -178,3 +186,27 @@ def _text(status: int, body: str) -> Answer:
 
 def _json(body: object) -> Answer:
     return 200, JSON, json.dumps(body, indent=2, default=str) + "\n"
+
+
+def _image(view: View) -> Answer:
+    image = view.image() if view.image else None
+    return (200, BYTES, image) if image else (503, TEXT, "nothing was published yet\n")
+
+
+def _explain(view: View, query: str) -> Answer:
+    """Answer `edge explain`; 400 with a sentence for what cannot be asked."""
+    given = parse_qs(query)
+    image = view.image() if view.image else None
+    if image is None or view.snapshot is None or view.upstreams is None:
+        return 503, TEXT, "nothing was published yet\n"
+    headers = [text.partition(":") for text in given.get("header", ())]
+    question = Question(
+        given.get("method", ["GET"])[0],
+        given.get("url", [""])[0],
+        tuple((name.strip(), value.strip()) for name, _, value in headers),
+        int(at) if (at := given.get("at", ["0"])[0]).isdigit() else 0,
+    )
+    try:
+        return _json(explain(image, question, Objects(view.snapshot, view.upstreams)))
+    except (QuestionError, NativeError) as error:
+        return 400, TEXT, f"{error}\n"

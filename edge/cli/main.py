@@ -144,22 +144,36 @@ def check(
 
 @app.command()
 def explain(
-    method: Annotated[str, typer.Argument(help="GET, POST, …")],
-    url: Annotated[str, typer.Argument(help="http://host/path")],
+    method: Annotated[str, typer.Argument(help="GET, POST, …; with --diff: the old folder")],
+    url: Annotated[str, typer.Argument(help="http://host/path; with --diff: the new folder")],
     config: Annotated[str | None, _option("--config", "Folder of objects in YAML or JSON")] = None,
+    image: Annotated[str, typer.Option("--image", help="Image that --record wrote")] = "",
+    admin: Annotated[str | None, _option("--admin", "ADDR:PORT of the instance to ask")] = None,
+    header: Annotated[list[str] | None, typer.Option("--header", help="'Name: value'; repeatable")] = None,
+    at: Annotated[str, typer.Option("--at", help="As if it were 2026-01-31T12:00:00Z")] = "",
+    record: Annotated[str, typer.Option("--record", help="Write the image that was asked to a file")] = "",
+    diff: Annotated[bool, typer.Option("--diff", help="Compare two folders")] = False,
     ingress_class: IngressClass = None,
     watch_ingress_without_class: WithoutClass = None,
+    zone: Zone = None,
+    external_allow: ExternalAllow = None,
     as_json: Json = False,
 ) -> None:
-    """Say which route a request would take, and why not the others."""
+    """Say which route takes a request, why, and why no other; of the running instance without --config."""
     given = {
         "config": config,
+        "admin": admin,
         "ingress_class": ingress_class,
         "watch_ingress_without_class": watch_ingress_without_class,
+        "zone": zone,
+        "external_allow": external_allow,
     }
-    from edge.cli.explain import explain_request
+    from edge.cli.explain import Asked, explain_difference, explain_request
 
-    raise typer.Exit(explain_request(method, url, merged(given), as_json))
+    if diff:
+        raise typer.Exit(explain_difference(method, url, merged(given), as_json))
+    asked = Asked(tuple(header or ()), at, image, record, as_json)
+    raise typer.Exit(explain_request(method, url, merged(given), asked=asked))
 
 
 @app.command()

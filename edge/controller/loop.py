@@ -75,6 +75,7 @@ class Controller:
         self._vips: VipFollower | None = None  # where XDP is on
         self._busy = asyncio.Lock()
         self.view = View(link.state, self._statistics, self._keeper, listeners_wanted=len(listeners))
+        self.view.image = self._image
         self._version = max(link.state.committed, link.state.staged)
         self._refused: dict[ObjectRef, Diagnostic] = {}
         self._builder: ModelBuilder | None = None  # made with the first model
@@ -402,6 +403,10 @@ class Controller:
         say(f"{found.object}: {found.message}")
         return False
 
+    def _image(self) -> bytes | None:
+        """The running version as an image, for a person who asks about it."""
+        return self._tables.full(self.view.snapshot) if self.view.snapshot else None
+
     def _compile(self, version: int) -> tuple[Model, Snapshot]:
         model = self._compile_model()
         return model, self._compiler.compile(model, version)
@@ -414,6 +419,7 @@ class Controller:
             self._store, self._changed, self._source.diagnostics, tuple(self._refused.values())
         )
         self._changed = set()
+        self.view.upstreams = self._builder.upstreams
         self._names.want(self._builder.upstreams.external_names())
         return model
 

@@ -6,7 +6,7 @@ Written by the controller's loop and publisher, read by edge/admin in the same t
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from edge.controller.keeper import Keeper
 from edge.dataplane.link import DataPlaneState
 from edge.dataplane.stats import Statistics
 from edge.model.diagnostics import Diagnostic
+from edge.model.upstreams import Upstreams
 from edge.snapshot.types import Snapshot
 
 
@@ -44,6 +45,8 @@ class View:
     publishes: dict[str, int] = field(default_factory=lambda: {"full": 0, "patch": 0, "refused": 0})
     plane: XdpView | None = None
     xdp_reason: str = ""
+    image: Callable[[], bytes | None] | None = None  # of the running version, made when it is asked for
+    upstreams: Upstreams | None = None  # what the model knows of every endpoint
     _lost_since: float | None = None
     _lost_from: float = 0.0  # the same by the clock that never jumps
 

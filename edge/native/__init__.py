@@ -238,6 +238,7 @@ def check_pattern(pattern: str) -> None:
 class RouteRow:
     """A route of an image in words, for explanations and refusals."""
 
+    index: int
     slot: int
     precedence: int
     kind: str
@@ -295,6 +296,7 @@ class ImageReader:
         owner = self.entry("OBJECT", "edge_image_object", row.object)
         action = self.entry("ACTION", "edge_image_action", row.action)
         return RouteRow(
+            index,
             row.slot,
             row.precedence,
             self.text(owner.kind),

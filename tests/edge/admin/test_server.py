@@ -174,3 +174,8 @@ def test_an_address_that_is_taken_is_waited_for(
 
     asyncio.run(story())
     assert capfd.readouterr().err.count("the admin API is open") == 1
+
+
+@pytest.mark.parametrize("path", ["/image", "/explain?method=GET&url=http://a.test/"])
+def test_nothing_to_ask_before_the_first_publish(view: View, path: str) -> None:
+    assert talk(view, get(path)).startswith(b"HTTP/1.1 503 ")
