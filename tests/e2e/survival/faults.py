@@ -50,8 +50,7 @@ def log_disk_full(folder: Path, loop: str) -> Line:
             size = (disk / "access.log").stat().st_size
             filler.unlink()
             wait_for("lines are written again", lambda: (disk / "access.log").stat().st_size > size)
-            answers = asking.answers()
-            wait_for("requests go on", lambda: asking.answers() > answers + 20)
+            asking.go_on(20)
         lines = (disk / "access.log").read_text().splitlines()
         torn = [text for text in lines if text.count(HOST) != 1]
         here.demand(not torn, f"{len(torn)} torn lines: {torn[:2]}")
@@ -114,8 +113,7 @@ def descriptors_used_up(folder: Path, loop: str) -> Line:
             wait_for("refusals are counted", lambda: metric(edge, "edge_accept_errors_total") > 0)
             errors = metric(edge, "edge_accept_errors_total")
             began, used_s = time.monotonic(), processor_time(Path(f"/proc/{pid}"))
-            answers = asking.answers()
-            wait_for("kept connections go on", lambda: asking.answers() > answers + 100)
+            asking.go_on(100)
             busy = (processor_time(Path(f"/proc/{pid}")) - used_s) / (time.monotonic() - began)
             more = metric(edge, "edge_accept_errors_total") - errors
             here.demand(busy < BUSY_MAX, f"it spins: {busy:.0%} of a CPU, {more:.0f} refusals more")
@@ -201,8 +199,7 @@ def log_pipe_blocked(folder: Path, loop: str) -> Line:
                 lost = metric(edge, "edge_access_log_dropped_total")
                 here.demand(rest(edge) < BUSY_MAX, "it spins")
                 data = read_some(reader, RING_BYTES)  # all that waited
-                asked = asking.answers()
-                wait_for("requests go on", lambda: asking.answers() > asked + 20)
+                asking.go_on(20)
                 data += read_some(reader, 2000)  # and new lines
             torn = [text for text in data.decode().splitlines()[:-1] if text.count(HOST) != 1]
             here.demand(not torn, f"{len(torn)} torn lines: {torn[:2]}")
@@ -275,8 +272,7 @@ def cpu_taken_away(folder: Path, loop: str) -> Line:
             for cpus in ({min(whole)}, whole):
                 for pid in ours:
                     processes.place(pid, cpus)
-                answers = asking.answers()
-                wait_for("requests go on", lambda answers=answers: asking.answers() > answers + 100)
+                asking.go_on(100)
             here.publish("b")
             wait_for("b is served", lambda: edge.served("b.example") == 200)
         here.demand(edge.holder()["watchdog_kills"] == "0", "the watchdog killed something")

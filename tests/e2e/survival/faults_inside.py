@@ -52,8 +52,7 @@ def data_plane_stopped(folder: Path, loop: str) -> Line:
             began = time.monotonic()
             wait_for("the watchdog kills it", lambda: kills(here) == 1, KILL_S + 10)
             took = time.monotonic() - began
-            answers = asking.answers()
-            wait_for("requests go on", lambda: asking.answers() > answers + 50)
+            asking.go_on(50)
         here.demand(edge.pid("edge-data") != old, "it was not replaced")
         here.demand(took >= WATCHDOG_S - 1.5, f"killed after {took:.1f} s, which is too soon")
         wait_for("ready", edge.ready)
@@ -134,12 +133,11 @@ def clock_jumps(folder: Path, loop: str) -> Line:
                 wanted = time.strftime("%Y-%m-%d", time.gmtime(time.time() + seconds))
                 wait_for("log lines follow", lambda wanted=wanted: wanted in last_line(log))
                 dates.append(wanted)
-                answers = asking.answers()
                 here.publish(f"r{number}")
                 wait_for("a change is served", lambda n=number: edge.served(f"r{n}.example") == 200)
                 with Client("127.0.0.1", tls, tls_name=HOST) as client:
                     here.demand(client.ask(HOST).status == 200, "TLS is not served")
-                wait_for("requests go on", lambda answers=answers: asking.answers() > answers + 50)
+                asking.go_on(50)
         here.demand(kills(here) == 0, "the watchdog killed something")
         here.demand(edge.holder()["controller_restarts"] == "0", "the controller ended")
         page = edge.metrics()
@@ -180,8 +178,7 @@ def garbage_published(folder: Path, loop: str) -> Line:
                 fresh.rename(order)
                 here.publish(f"r{number}")
                 wait_for(f"{what} is published", lambda: not order.exists())
-                answers = asking.answers()
-                wait_for("requests go on", lambda answers=answers: asking.answers() > answers + 10)
+                asking.go_on(10)
                 here.publish(f"s{number}")  # another change: what was left out for it is tried again
                 wait_for(f"served after {what}", lambda n=number: edge.served(f"s{n}.example") == 200, 10)
         here.demand(edge.pid("edge-data") == data, "the data plane was replaced")

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.e2e.lab import ROOT
+from tests.e2e.lab import ROOT, wait_for
 from tests.e2e.objects import endpoints, ingress, service, write
 from tests.e2e.running import Running, pod
 from tests.e2e.survival.table import Line
@@ -71,8 +71,11 @@ class Odd(Running):
 class Asking:
     """Clients in threads: one with a kept connection, one with a fresh one for each request."""
 
-    def __init__(self, edge: Running, *, kept: bool = True, fresh: bool = True) -> None:
+    def __init__(
+        self, edge: Running, *, kept: bool = True, fresh: bool = True, client: type[Client] = Client
+    ) -> None:
         self._edge = edge
+        self._client = client
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(True,))] if kept else []
         self._threads += [threading.Thread(target=self._run, args=(False,))] if fresh else []
@@ -85,11 +88,12 @@ class Asking:
         client: Client | None = None
         while not self._over.is_set():
             began = time.monotonic()
-            outcome = ""
+            outcome, over = "", not keep
             try:
-                client = client or Client(self._edge.address, self._edge.port, timeout=PATIENCE_S)
-                status = client.ask(HOST, "/who").status
-                outcome = "" if status == 200 else f"status {status}"
+                client = client or self._client(self._edge.address, self._edge.port, timeout=PATIENCE_S)
+                answer = client.ask(HOST, "/who")
+                outcome = "" if answer.status == 200 else f"status {answer.status}"
+                over = over or answer.headers.get("connection", "") == "close"
             except (OSError, Closed) as error:
                 outcome = f"{type(error).__name__} {error}"
             now = time.monotonic()
@@ -99,7 +103,7 @@ class Asking:
                     self.failed.append(f"{'kept' if keep else 'fresh'}: {outcome} after {now - began:.3f} s")
                 else:
                     self.answered_at.append(now)
-            if client and (outcome or not keep):
+            if client and (outcome or over):
                 client.close()
                 client = None
             self._over.wait(PACE_S)
@@ -109,6 +113,11 @@ class Asking:
     def answers(self) -> int:
         """Return how many answers there were so far."""
         return len(self.answered_at)
+
+    def go_on(self, count: int) -> None:
+        """Wait for so many answers more."""
+        before = self.answers()
+        wait_for("requests go on", lambda: self.answers() > before + count)
 
     def finish(self, line: Line, inside_max: int) -> None:
         """End, and fill in what was seen; so many failures may belong to a data plane that was killed."""
