@@ -7,6 +7,8 @@
  * the connection.
  *
  * usage: load ADDRESS PORT CONNECTIONS SECONDS RATE HOST PATH [PID...]
+ * HOST may be @FILE: lines "HOST PATH", each request is for the next of them; PATH is not used
+ * then.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -22,6 +24,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -46,6 +49,7 @@ static int idle[CONNECTIONS_MAX];
 static int idle_count;
 static char request[2048];
 static size_t request_bytes;
+static const char *lines, *lines_end, *line_at; /* of @FILE */
 static uint32_t *samples;
 static uint64_t done, errors, closed;
 
@@ -87,8 +91,42 @@ static void fail(struct connection *c)
     c->fd = -1;
 }
 
+static void compose(const char *host, int host_bytes, const char *path, int path_bytes)
+{
+    request_bytes = (size_t)snprintf(request, sizeof(request),
+                                     "GET %.*s HTTP/1.1\r\nHost: %.*s\r\nUser-Agent: load/1\r\n"
+                                     "Accept: */*\r\nAccept-Encoding: identity\r\n\r\n",
+                                     path_bytes, path, host_bytes, host);
+}
+
+static void next_line(void)
+{
+    const char *blank = memchr(line_at, ' ', (size_t)(lines_end - line_at));
+    const char *end = memchr(line_at, '\n', (size_t)(lines_end - line_at));
+    if (!blank || !end || blank > end)
+        exit(2);
+    compose(line_at, (int)(blank - line_at), blank + 1, (int)(end - blank - 1));
+    line_at = end + 1 < lines_end ? end + 1 : lines;
+}
+
+static void read_lines(const char *name)
+{
+    int file = open(name, O_RDONLY | O_CLOEXEC);
+    off_t size = file < 0 ? -1 : lseek(file, 0, SEEK_END);
+    if (size <= 0)
+        exit(2);
+    lines = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE | MAP_POPULATE, file, 0);
+    if (lines == MAP_FAILED)
+        exit(2);
+    lines_end = lines + size;
+    line_at = lines;
+    close(file);
+}
+
 static void ask(struct connection *c, uint64_t due)
 {
+    if (lines)
+        next_line();
     c->busy = 1;
     c->due = due;
     c->got = c->expects = 0;
@@ -156,10 +194,10 @@ int main(int argc, char **argv)
     if (count < 1 || count > CONNECTIONS_MAX || pids > 16)
         return 2;
     alarm((unsigned)seconds + 30);
-    request_bytes = (size_t)snprintf(request, sizeof(request),
-                                     "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: load/1\r\n"
-                                     "Accept: */*\r\nAccept-Encoding: identity\r\n\r\n",
-                                     argv[7], argv[6]);
+    if (argv[6][0] == '@')
+        read_lines(argv[6] + 1);
+    else
+        compose(argv[6], (int)strlen(argv[6]), argv[7], (int)strlen(argv[7]));
     samples = malloc(SAMPLES_MAX * sizeof(*samples));
     struct sockaddr_in address = {.sin_family = AF_INET,
                                   .sin_port = htons((uint16_t)atoi(argv[2]))};
