@@ -1,10 +1,11 @@
 """A whole request with 100,000 routes against 10: ``python -m bench.proxy.routes [--quick]``.
 
-Processor time of the data plane. Two of ours serve at once, one with 10 routes, one with 100,000; they take
-turns, saturated, one worker on CPU 0, origin and load on CPU 1, access log on. Each turn's pair gives a ratio; printed are their
-median and the interval that holds the true median with at least 95 %. Beside it ours, nginx, HAProxy and
-Envoy with 10 and with 10,000 hosts. All routes go to one upstream, so that connections are the same; the
-routes are handed over as an image, so no YAML is read. Leaves out: TLS, bodies, conditions of routes.
+Processor time of the data plane. Two of ours serve at once, one with 10 routes, one with 100,000; they
+take turns, saturated, one worker on CPU 0, origin and load on CPU 1, access log on. Each turn's pair
+gives a ratio; printed are their median and the interval that holds the true median with at least 95 %.
+Beside it ours, nginx, HAProxy and Envoy with 10 and with 10,000 hosts. All routes go to one upstream, so
+that connections are the same; the routes are handed over as an image, so no YAML is read. Leaves out:
+TLS, bodies, conditions of routes.
 """
 
 from __future__ import annotations
