@@ -6,9 +6,11 @@ node's network, its BPF file system, and two host paths: the run directory and t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -72,71 +74,140 @@ def ask_inside(lab: Lab) -> type[Client]:
     return Inside
 
 
-def test_pods_hand_over_and_nobody_notices(tmp_path: Path, lab: Lab) -> None:
-    config = tmp_path / "config"
-    config.mkdir()
-    for name in ("run", "state"):
-        (tmp_path / name).mkdir(mode=0o755)
-    line = Line("hand-over between Pods", times=3)
-    with lab:
-        lab.start_pod(1, "web")
-        with lab.inside(DENIED_ROLE), IPRoute() as route:
-            give(route, "eth0", DENIED, 32)
-        slices = endpoints("web", 8080, [lab.pod_address(1)])
-        write(config, "objects.yaml", service("web"), slices, ingress("a", [(HOST, "/", "web")]))
-        write(config, "policy.yaml", policy(deny=[f"{DENIED}/32"]))
-        pods: list[Pod] = []
-        try:
-            first = Pod(
-                tmp_path, config, lab=lab, http=f"{ADDRESS}:80", xdp="native", interface=lab.interfaces(),
-                workers=2, grace_period=5,
-            )  # fmt: skip
-            pods.append(first)
-            first.start()
-            wait_for("the first Pod is ready", first.ready, 30)
-            with (
-                Asking(first, client=ask_inside(lab)) as asking,
-                Tap(lab) as tap,
-                DeniedSource(lab) as denied,
-            ):
-                counted = 0.0
-                for number in range(3):
-                    old = pods[-1]
-                    asking.go_on(50)
-                    before = old.holder()
-                    counted = old.metrics()["edge_requests_total"]
-                    successor = Pod(tmp_path, config, lab=lab, http=f"{ADDRESS}:80")
-                    successor.options = {**old.options, "take_over": True}
-                    successor.name, successor.admin_port = old.name, old.admin_port
-                    successor.log = tmp_path / f"pod{number}.log"
-                    pods.append(successor)
-                    successor.start()
-                    wait_for("the old Pod has drained", old.rests, 30)
-                    wait_for("the next Pod is ready", successor.ready, 30)
-                    # A container that ended by itself would be started again; it is told to, with its Pod.
-                    assert old.stop() == 0, old.lines()
-                    after = successor.holder()
-                    assert int(after["committed"]) >= int(before["committed"]), (before, after)
-                    assert int(after["handovers"]) == number + 1, after
-                    now = successor.metrics()["edge_requests_total"]
-                    assert now >= counted, f"the counter went back from {counted} to {now}"
-                asking.go_on(50)
-                asking.finish(line, 0)
-                tried = denied.finish()
-                line.denied = len(tap.read())
-            assert tried["accepted"] == 0 and line.denied == 0, tried
-            assert not line.wrong and not line.resets and not line.refused, "\n" + render([line])
-            last = pods[-1]
-            write(config, "b.yaml", ingress("b", [("b.example", "/", "web")]))
-            with lab.inside("client1"):
-                wait_for("a change is served", lambda: last.served("b.example") == 200)
-            assert last.stop() == 0
-        finally:
-            for one in pods:
-                if one.process.poll() is None:
-                    os.kill(one.init, signal.SIGKILL)
-                    one.process.wait(10)
-            with lab.inside("node"):
-                words = [EDGE, "detach", "--instance", pods[0].name, "--run-dir", str(tmp_path / "run")]
-                subprocess.run(words, check=True, capture_output=True)
-    assert not [pid for one in pods for pid in processes.descendants(one.process.pid)[1:]]
+class Node:
+    """The network, the objects, and the Pods that were started on it; a context manager."""
+
+    def __init__(self, folder: Path, lab: Lab) -> None:
+        self.folder, self.lab = folder, lab
+        self.config = folder / "config"
+        self.pods: list[Pod] = []
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Node:
+        lab = self.lab
+        for name in ("config", "run", "state"):
+            (self.folder / name).mkdir(mode=0o755)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(lab)
+            lab.start_pod(1, "web")
+            with lab.inside(DENIED_ROLE), IPRoute() as route:
+                give(route, "eth0", DENIED, 32)
+            slices = endpoints("web", 8080, [lab.pod_address(1)])
+            write(self.config, "objects.yaml", service("web"), slices, ingress("a", [(HOST, "/", "web")]))
+            write(self.config, "policy.yaml", policy(deny=[f"{DENIED}/32"]))
+            stack.callback(self.close)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self._stack.close()
+
+    def start(self) -> Pod:
+        """Start the next Pod; all have the same command line, as those of a DaemonSet have."""
+        one = Pod(
+            self.folder, self.config, lab=self.lab, http=f"{ADDRESS}:80", xdp="native", workers=2,
+            interface=self.lab.interfaces(), grace_period=5, take_over=True,
+        )  # fmt: skip
+        if self.pods:
+            one.name, one.admin_port = self.pods[0].name, self.pods[0].admin_port
+            one.options = self.pods[0].options
+        one.log = self.folder / f"pod{len(self.pods)}.log"
+        self.pods.append(one)
+        one.start()
+        return one
+
+    def start_ready(self) -> Pod:
+        """Start the next Pod and wait until it is ready, as the kubelet does."""
+        one = self.start()
+        wait_for("the Pod is ready", one.ready, 30)
+        return one
+
+    def close(self) -> None:
+        """End all Pods, and detach."""
+        for one in self.pods:
+            if one.process.poll() is None:
+                os.kill(one.init, signal.SIGKILL)
+                one.process.wait(10)
+        assert not [pid for one in self.pods for pid in processes.descendants(one.process.pid)[1:]]
+        with self.lab.inside("node"):
+            run_dir = str(self.folder / "run")
+            words = [EDGE, "detach", "--instance", self.pods[0].name, "--run-dir", run_dir]
+            subprocess.run(words, check=True, capture_output=True)
+
+
+@pytest.fixture
+def node(tmp_path: Path, lab: Lab) -> Iterator[Node]:
+    with Node(tmp_path, lab) as made:
+        yield made
+
+
+def test_pods_hand_over_and_nobody_notices(node: Node) -> None:
+    lab, line = node.lab, Line("hand-over between Pods", times=3)
+    old = node.start_ready()
+    inside = ask_inside(lab)
+    with Asking(old, client=inside) as asking, Tap(lab) as tap, DeniedSource(lab) as denied:
+        for number in range(3):
+            asking.go_on(50)
+            before, counted = old.holder(), old.metrics()["edge_requests_total"]
+            with inside(ADDRESS, 80) as tunnel:
+                upgrade = {"Connection": "upgrade", "Upgrade": "echo"}
+                assert tunnel.ask(HOST, "/tunnel", headers=upgrade).status == 101
+                next_one = node.start_ready()
+                wait_for("the next Pod holds", lambda one=next_one: one.holder()["data_state"] == "up")
+                tunnel.send(b"still there")
+                assert tunnel.read_exactly(11) == b"still there", "the tunnel ended before the grace period"
+            wait_for("the old Pod has drained", old.rests, 30)
+            # A container that ended by itself would be started again; it is told to, with its Pod.
+            assert old.stop() == 0, old.lines()
+            after = next_one.holder()
+            assert int(after["committed"]) >= int(before["committed"]), (before, after)
+            assert int(after["handovers"]) == number + 1, after
+            now = next_one.metrics()["edge_requests_total"]
+            assert now >= counted, f"the counter went back from {counted} to {now}"
+            old = next_one
+        asking.go_on(50)
+        asking.finish(line, 0)
+        tried = denied.finish()
+        line.denied = len(tap.read())
+    assert tried["accepted"] == 0 and line.denied == 0, tried
+    assert not line.wrong and not line.resets and not line.refused, "\n" + render([line])
+    write(node.config, "b.yaml", ingress("b", [("b.example", "/", "web")]))
+    with lab.inside("client1"):
+        wait_for("a change is served", lambda: old.served("b.example") == 200)
+    assert old.stop() == 0
+
+
+def test_a_container_that_dies_is_started_again_behind_its_filter(node: Node) -> None:
+    """With PID 1 everything of it dies: clients see connections refused, and those inside end; no more."""
+    lab, line = node.lab, Line("kill -9 of a container")
+    old = node.start_ready()
+    with Asking(old, client=ask_inside(lab)) as asking, Tap(lab) as tap, DeniedSource(lab) as denied:
+        asking.go_on(50)
+        os.kill(old.init, signal.SIGKILL)
+        old.process.wait(10)
+        node.start_ready()
+        asking.go_on(50)
+        asking.finish(line, 10**6)
+        tried = denied.finish()
+        line.denied = len(tap.read())
+    assert tried["accepted"] == 0 and line.denied == 0, tried
+    other = [text for text in asking.failed if "refused" not in text]
+    assert len(other) <= 2, other
+
+
+def test_a_pod_that_cannot_start_takes_nothing_over(node: Node) -> None:
+    line = Line("a successor that fails")
+    old = node.start_ready()
+    with Asking(old, client=ask_inside(node.lab)) as asking:
+        asking.go_on(50)
+        before = old.holder()
+        node.pods[0].options, options = {**old.options, "user": "root"}, old.options
+        failing = node.start()
+        assert failing.process.wait(15) == 2, failing.lines()
+        node.pods[0].options = options
+        asking.go_on(50)
+        after = old.holder()
+        asking.finish(line, 0)
+    assert "--user" in failing.lines() and not line.wrong, "\n" + render([line])
+    kept = ("data_pid", "controller_pid", "handovers")
+    assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
