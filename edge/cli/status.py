@@ -125,7 +125,7 @@ def gather(options: Options) -> dict[str, Any]:
         "diagnostics": pages.get("diagnostics", {}),
         "xdp": pages.get("xdp", {}),
         "metrics": samples(body.decode()) if status == 200 else {},
-        "events": events or pages.get("diagnostics", {}).get("events", []),
+        "events": pages.get("diagnostics", {}).get("events") or events,  # the controller knows its own, too
     }
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from edge.controller.keeper import Keeper
+from edge.controller.validity import Validity
 from edge.dataplane.link import DataPlaneState
 from edge.dataplane.stats import Statistics
 from edge.model.diagnostics import Diagnostic
@@ -47,6 +48,7 @@ class View:
     xdp_reason: str = ""
     image: Callable[[], bytes | None] | None = None  # of the running version, made when it is asked for
     upstreams: Upstreams | None = None  # what the model knows of every endpoint
+    _validity: Validity = field(default_factory=Validity)
     _lost_since: float | None = None
     _lost_from: float = 0.0  # the same by the clock that never jumps
 
@@ -68,8 +70,10 @@ class View:
 
     @property
     def findings(self) -> tuple[Diagnostic, ...]:
-        """Shape: what is wrong with objects, and with the state folder."""
-        return tuple(sorted((*self.diagnostics, *self.keeper.findings)))
+        """Shape: what is wrong with objects, with the state folder, and by the clock of now."""
+        certificates = self.snapshot.certificates if self.snapshot else ()
+        dates = self._validity.findings(certificates, time.time())
+        return tuple(sorted((*self.diagnostics, *self.keeper.findings, *dates)))
 
     @property
     def xdp_on(self) -> bool:

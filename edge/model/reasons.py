@@ -211,6 +211,14 @@ REASONS: dict[str, Reason] = {
         "TLS handshakes for its names are rejected, and no other certificate is shown for them",
         "bring the source of the Secret back; --state-secrets keeps keys over a stop",
     ),
+    "NotYetValid": Reason(
+        _W,
+        "a certificate is valid from a later time on",
+        "it is served; clients refuse it",
+        "look at the clock of this machine, then at the certificate",
+    ),
+    "Expired": Reason(_W, "a certificate's time is over", "it is served; clients refuse it", "renew it"),
+    "ExpiresSoon": Reason(_W, "a certificate ends within 14 days", "none yet", "renew it"),
     "UnusedTlsHost": Reason(
         _W,
         "a tls section names a host that no rule of the Ingress has",

@@ -70,7 +70,7 @@ def certificate(name: str) -> tuple[bytes, bytes]:
     made = (
         x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
         .serial_number(x509.random_serial_number()).not_valid_before(now)
-        .not_valid_after(now + datetime.timedelta(1)).sign(key, hashes.SHA256())
+        .not_valid_after(now + datetime.timedelta(365)).sign(key, hashes.SHA256())
     )  # fmt: skip
     kind = serialization.PrivateFormat.PKCS8
     pem = key.private_bytes(serialization.Encoding.PEM, kind, serialization.NoEncryption())
