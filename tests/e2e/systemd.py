@@ -155,14 +155,17 @@ class Managed(Running):
         self.process.kill()
         self.process.wait(10)
 
-        def empty() -> bool:
-            return not any(path.read_text() for path in self.cgroup.rglob("cgroup.procs"))
+        def removed() -> bool:
+            # A process that has ended leaves its cgroup busy for a moment after it is no longer listed there.
+            folders = [path for path in self.cgroup.rglob("*") if path.is_dir()]
+            try:
+                for path in (*sorted(folders, reverse=True), self.cgroup):
+                    path.rmdir()
+            except OSError:
+                return False
+            return True
 
-        wait_for("the cgroup is empty", empty, 10)
-        for path in sorted(self.cgroup.rglob("*"), reverse=True):
-            if path.is_dir():
-                path.rmdir()
-        self.cgroup.rmdir()
+        wait_for("its cgroup is removed", removed, 10)
 
 
 def cgroup_root() -> Path:
