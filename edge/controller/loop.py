@@ -229,6 +229,7 @@ class Controller:
             self._options.interface,
             mode,
             cache=self._options.instance_state_dir,
+            strict=not self._link.state.committed,  # what serves goes on serving
         )
         say(plane.summary())
         self._publisher.plane = self.view.plane = plane

@@ -8,6 +8,7 @@ again. Publishes nothing itself.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 
 from edge.controller.log import say
@@ -19,6 +20,7 @@ from edge.xdp.addresses import AddressWatch, local_addresses
 TCP = 6
 SETTLE_S = 0.05  # an address comes with several announcements, and rarely alone
 RETRY_S = 1.0
+LOOK_S = 10.0  # a link that somebody detached is not announced
 LOCAL_MAX = 1024  # a node with more (IPVS gives it every Service's) serves those of the interfaces alone
 
 
@@ -67,7 +69,8 @@ class VipFollower:
             except (XdpError, OSError):
                 await asyncio.sleep(RETRY_S)
                 continue
-            await self._announced.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._announced.wait(), LOOK_S)
             await asyncio.sleep(SETTLE_S)
             self._announced.clear()
 

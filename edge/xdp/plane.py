@@ -92,7 +92,7 @@ class XdpPlane:
         self._modes: dict[str, str] = {}
         self._without: dict[str, str] = {}  # interfaces that go without, and why
         self._wanted: tuple[str, ...] = ()
-        self._mode = "auto"
+        self._mode, self._strict = "auto", True
         self._pending: list[str] = []  # interfaces that run over maps of another shape
         self._old_page: int | None = None  # the heartbeat of those programs, if it is not ours
         self._settled = False
@@ -119,11 +119,13 @@ class XdpPlane:
         mode: str = "auto",
         *,
         cache: Path | None = None,
+        strict: bool = True,
     ) -> XdpPlane:
         """Compile or find the program, make or reopen the maps, attach to the interfaces.
 
         Until the first commit every packet passes. A program that runs over maps of another shape
-        goes on until that commit. With mode auto an interface that cannot have it goes without.
+        goes on until that commit. With mode auto an interface that cannot have it goes without; with any
+        mode where it is not ``strict``: an instance that serves already goes on, and looks for it (`look`).
         Errors: XdpError, one line that says what is missing.
         """
         if mode not in ("auto", "native", "generic"):
@@ -146,7 +148,7 @@ class XdpPlane:
             raise XdpError(f"cannot use {pins.folder}: {error.strerror}") from error
         plane = cls(instance, pins, place, loaded, found)
         try:
-            plane._attach(interfaces, mode)
+            plane._attach(interfaces, mode, strict)
         except XdpError:
             plane.close()
             with contextlib.suppress(OSError):  # a maps' place that nothing will ever run over
@@ -155,8 +157,8 @@ class XdpPlane:
         _forget_refusals(cache)
         return plane
 
-    def _attach(self, interfaces: Sequence[str], mode: str) -> None:
-        self._wanted, self._mode = tuple(interfaces), mode
+    def _attach(self, interfaces: Sequence[str], mode: str, strict: bool) -> None:
+        self._wanted, self._mode, self._strict = tuple(interfaces), mode, strict
         made = []
         for interface in interfaces:
             before = link.attached(self._pins.links, interface)
@@ -171,7 +173,7 @@ class XdpPlane:
                 self._without[interface] = str(error)
         if self._pending:
             self._old_page = self._pins.other_map(self._place, "edge_heartbeat")
-        if self._without and (mode != "auto" or not (self._modes or self._pending)):
+        if strict and self._without and (mode != "auto" or not (self._modes or self._pending)):
             for interface in made:
                 link.detach(self._pins.links / self._modes[interface] / link.pin_name(interface))
             raise XdpError("; ".join(dict.fromkeys(self._without.values())))
@@ -253,17 +255,15 @@ class XdpPlane:
 
     def _switch(self) -> None:
         """Move the links that run over maps of another shape to ours, which are filled."""
-        try:
+        with contextlib.suppress(OSError):  # at worst a source has its burst once more
             self._copy_buckets()
-        except OSError as error:
-            raise XdpError(f"cannot take over what sources have used: {error.strerror}") from error
         for interface in tuple(self._pending):
             try:
                 self._modes[interface] = link.attach(
                     self._loaded.program, interface, self._mode, self._pins.links
                 )
             except XdpError as error:
-                if self._mode != "auto":
+                if self._strict and self._mode != "auto":
                     raise
                 self._without[interface] = str(error)
             self._pending.remove(interface)

@@ -19,7 +19,7 @@ from edge.errors import XdpError
 from edge.xdp import link, syscalls
 from edge.xdp.object import LAYOUT_PIN
 from edge.xdp.pins import Pins
-from edge.xdp.plane import XdpPlane, detach, earlier
+from edge.xdp.plane import XdpPlane, detach, earlier, refused_first
 from tests.bpf.packets import ipv4, tcp
 from tests.bpf.probe import V4, VIPS
 from tests.bpf.test_upgrade import DENY
@@ -181,6 +181,25 @@ def test_an_interface_that_was_made_anew_is_attached_anew(instance: str, publish
     again.close()
 
 
+def test_an_instance_that_serves_goes_on_without_its_interface(
+    instance: str, published: Start, cache: Path
+) -> None:
+    published().close()
+    change("edge0", "del")
+    plane = XdpPlane.open(instance, ["edge0"], "native", cache=cache, strict=False)
+    plane.prepare(plane.committed + 1, VIPS, [DENY])
+    plane.commit()
+    plane.retire()
+    assert plane.describe()["without"] == {"edge0": "interface edge0 does not exist"}
+    add("edge0", "edge1")
+    assert plane.look() == ["xdp: attached to edge0 (native)"]
+    assert denied(instance) == [("edge0", 1)]
+    link.detach(Pins(instance).links / "native" / "edge0")
+    assert plane.look() == ["xdp: attached to edge0 (native)"]
+    assert denied(instance) == [("edge0", 1)]
+    plane.close()
+
+
 def test_an_interface_that_comes_back_is_attached_while_we_run(instance: str, published: Start) -> None:
     plane = published("edge0", "late0", mode="auto")
     assert plane.look() == []
@@ -265,3 +284,15 @@ def test_a_strangers_program_is_named(instance: str, start: Start, published: St
     finally:
         os.close(theirs)
         os.close(program)
+
+
+def test_a_first_refusal_over_a_running_program_is_told_apart(
+    instance: str, published: Start, tmp_path: Path
+) -> None:
+    assert not refused_first(instance, tmp_path)  # nothing runs: going without costs no filter
+    published().close()
+    assert refused_first(instance, tmp_path)
+    assert not refused_first(instance, tmp_path)
+    XdpPlane.open(instance, ["edge0"], "native", cache=tmp_path).close()
+    assert refused_first(instance, tmp_path)
+    assert not refused_first(instance, tmp_path / "nowhere")

@@ -230,7 +230,9 @@ def test_a_death_at_any_step(instance: str, start: Callable[..., XdpPlane], shap
         def work(target: BpfObject = target) -> None:
             publish(start(target))
 
-        died = dies(step, work)
+        early = died = dies(step, work)
+        if early and step % 3 == 0:  # and its successor in the midst of putting things right
+            died = dies(step * 7 % 23, work)
         assert verdicts(instance) == [1, 1], f"step {step}: filtering was off"
         sent += 2
         running = target if then == "forward" or not died else running
@@ -244,6 +246,6 @@ def test_a_death_at_any_step(instance: str, start: Callable[..., XdpPlane], shap
         again.close()
         assert len(places(instance)) == 1, f"step {step}"
         assert len(list((pins_of(instance) / "programs").glob("*/*"))) == 2, f"step {step}"
-        if not died:
+        if not early:
             assert step > 20
             break
