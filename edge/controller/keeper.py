@@ -20,6 +20,7 @@ from edge.controller.log import moment, say
 from edge.controller.state import BYTES_MAX, DEFAULT_CERTIFICATE, StateDirectory
 from edge.errors import SourceError
 from edge.model.diagnostics import Diagnostic, ObjectRef, Severity
+from edge.resources.kinds import KINDS
 from edge.resources.store import Key, ResourceStore
 
 CURRENT = "last-good.jsonl"
@@ -52,6 +53,8 @@ class Accepted:
         """Take over what changed in the store, without what was refused."""
         left_out: set[Key] = {(ref.kind, ref.namespace, ref.name) for ref in refused}
         for key in {*changed, *(left_out ^ self._left_out)}:
+            if key[0] not in KINDS:  # what we have found out ourselves
+                continue
             raw = None if key in left_out else store.get(*key)
             if raw is None:
                 self._objects.pop(key, None)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 from dataclasses import replace
 from typing import Any
 
-from edge.controller import lastgood
+from edge.controller import resume
 from edge.controller.default_certificate import kept_certificate
 from edge.controller.keeper import Accepted, Keeper, Recovered
 from edge.controller.lastgood import Contents
@@ -26,7 +25,7 @@ from edge.controller.view import View
 from edge.controller.vips import VipFollower
 from edge.dataplane.link import HolderLink
 from edge.dataplane.stats import Statistics
-from edge.dataplane.tables import Tables, read_secrets, sealed_memfd
+from edge.dataplane.tables import Tables, sealed_memfd
 from edge.errors import EdgeError, NativeError, PublishError, SourceError, XdpError
 from edge.model.build import ModelBuilder, listeners_of, settings_of
 from edge.model.certificates import given_certificate
@@ -103,7 +102,7 @@ class Controller:
             say(str(error))  # what runs goes on being followed
         recovered = await asyncio.to_thread(self._keeper.recover)
         lost_since = self._load_slots(recovered)
-        self._running_keys = self._keys_that_run()
+        self._running_keys = resume.keys_that_run(self._link.holdings.store)
         if any(listener.transport is Transport.TLS for listener in self._settings.listeners):
             self._settings = replace(self._settings, default_certificate=self._default_certificate())
         self._load_objects(recovered, lost_since)
@@ -116,15 +115,8 @@ class Controller:
 
         Shape: since when the source is lost to what runs, None where it is not, or nothing runs.
         """
-        handed, lost_since = unpack(self._link.slots)
-        for name, text in (("the holder's slot table", handed), ("the state's slot table", recovered.slots)):
-            if not text:
-                continue
-            try:
-                self._slots = SlotTables.from_json(text)
-                break
-            except ValueError as error:
-                say(f"{name} is of no use ({error})")
+        handed, lost_since = resume.unpack(self._link.slots)
+        self._slots = resume.slots(handed, recovered.slots)
         self._version = max(self._version, self._slots.versions_below - 1)
         # Where nothing runs, no slot has a reader.
         self._served = self._link.state.serving if self._link.state.committed else self._version
@@ -134,33 +126,14 @@ class Controller:
         """Read the source; what it does not hold at a start may be lost, and while we run it is deleted."""
         running = self._link.state.committed and lost_since is None
         trust_empty = self._options.accept_empty or bool(running)
-        files = recovered.files
-        if self._running_keys:  # what runs has keys that a state without secrets has not
-            files = {
-                file: tuple((key, lastgood.complete(raw, self._running_keys)) for key, raw in objects)
-                for file, objects in files.items()
-            }
+        files = resume.with_keys(recovered.files, self._running_keys)
         self._source = FileSource(self._options.config, files, trust_empty, lost_since)
         self._unkept |= self._store.apply(self._source.load())
         if self._source.lost_since is not None:
-            text = (
-                f"--config {self._options.config} is away or empty: the {len(self._store)} objects accepted "
-            )
-            text += f"until {moment(recovered.written)} are served"
+            known = f"{len(self._store)} objects accepted until {moment(recovered.written)}"
+            text = f"--config {self._options.config} is away or empty: {known} are served"
             say(text)
             self._link.state.note("source", text)
-
-    def _keys_that_run(self) -> dict[bytes, bytes]:
-        """Chains and keys of the running version, which the holder has in memory."""
-        chain = self._link.holdings.store.chain
-        if not chain or len(chain[0].descriptors) != 2:
-            return {}
-        descriptor = chain[0].descriptors[1]
-        try:
-            return read_secrets(os.pread(descriptor, os.fstat(descriptor).st_size, 0))
-        except (OSError, NativeError) as error:
-            say(f"the secrets of the running version are of no use ({error})")
-            return {}
 
     async def _first_names(self) -> None:
         """Resolve what the objects name before anything is published, but do not wait long for it."""
@@ -373,7 +346,7 @@ class Controller:
         if now == self._handed:
             return
         self._slots_text = self._slots.to_json()
-        descriptor = sealed_memfd("edge-slots", pack(self._slots_text, self._source.lost_since))
+        descriptor = sealed_memfd("edge-slots", resume.pack(self._slots_text, self._source.lost_since))
         try:
             self._link.keep_slots(descriptor)
         finally:
@@ -428,17 +401,3 @@ class Controller:
 
     def _slots_free(self, version: int) -> None:
         self._served = max(self._served, version)
-
-
-def pack(slots: str, lost_since: float | None) -> bytes:
-    """Shape: what the holder keeps for the next controller: a line about the source, then the slots."""
-    return f"{json.dumps({'lost_since': lost_since})}\n{slots}".encode()
-
-
-def unpack(text: str) -> tuple[str, float | None]:
-    """Shape: the slots, and since when the source is lost; anything else is nothing."""
-    head, _, slots = text.partition("\n")
-    with contextlib.suppress(ValueError, AttributeError):
-        since = json.loads(head).get("lost_since")
-        return slots, float(since) if isinstance(since, int | float) else None
-    return "", None

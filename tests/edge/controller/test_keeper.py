@@ -202,7 +202,7 @@ def test_what_was_accepted_follows_the_store() -> None:
 
     assert names([event("a"), event("b")]) == "ab"
     before = accepted.objects()
-    assert names([event("c")], service) == "bc"
+    assert names([event("c"), ResourceEvent("Found out by ourselves", "", "x", {})], service) == "bc"
     assert names([], service) == "bc"
     assert names([]) == "abc", "forgiven though it has not changed"
     assert names([event("a", None), event("b", None)], service) == "c"
