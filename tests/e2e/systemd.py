@@ -1,8 +1,8 @@
 """A real systemd, PID 1 of a PID namespace, that runs one unit of ours; a context manager.
 
 Used by test_systemd.py; needs root and Debian's systemd. It sees this machine's files, but has its own
-/run, /tmp, /var/lib, unit folder and cgroup, so that nothing of it outlives it. The unit is the shipped
-one with a drop-in that says where this checkout and the test's folders are.
+/run, /tmp, /var/lib, /var/log, unit folder and cgroup, so that nothing of it outlives it. The unit is the
+shipped one with a drop-in that says where this checkout and the test's folders are.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from tests.e2e.running import Running
 
 UNIT = ROOT / "manifests" / "systemd" / "xdp-edge.service"
 NAME = UNIT.name
+LOG = "/var/log/xdp-edge/access.log"
 CONFIG = "/run/edge-objects"  # where the folder of objects is seen inside
 
 BOOT = """
@@ -34,6 +35,7 @@ mount --bind {root} /run/checkout
 mount -t tmpfs -o mode=1777 tmpfs /tmp
 mount -t tmpfs -o mode=1777 tmpfs /var/tmp
 mount -t tmpfs -o mode=755 tmpfs /var/lib
+mount -t tmpfs -o mode=755 tmpfs /var/log
 mount -t tmpfs -o mode=755 tmpfs /etc/systemd/system
 mkdir -p {root}
 mount --bind /run/checkout {root}
@@ -56,7 +58,7 @@ class Managed(Running):
         self, folder: Path, config: Path, *, lab: Lab | None = None, drop_in: str = "", **options: object
     ) -> None:
         super().__init__(folder, config, lab=lab, **options)
-        self.options.update({"config": CONFIG, "run_dir": "/run/edge", "access_log": "off"})
+        self.options.update({"config": CONFIG, "run_dir": "/run/edge", "access_log": LOG})
         self.options.update({"state_dir": "/var/lib/edge"})
         self.objects = config
         self.drop_in = drop_in

@@ -19,7 +19,7 @@ import pytest
 from tests.e2e.lab import ADDRESS, Lab, wait_for
 from tests.e2e.objects import endpoints, ingress, service, write
 from tests.e2e.running import Running, pod
-from tests.e2e.systemd import NAME, UNIT, Managed, analyze
+from tests.e2e.systemd import LOG, NAME, UNIT, Managed, analyze
 from tests.e2e.test_pid1 import inner_pid
 from tests.fakes.client import Closed
 
@@ -93,6 +93,7 @@ def test_start_means_served_and_the_sandbox_holds(tmp_path: Path, config: Path) 
             assert shown["ActiveState"] == "active" and shown["NRestarts"] == "0"
             assert shown["StatusText"].startswith("serving version"), shown
             assert edge.admin_json("/xdp")["attached"], edge.journal()
+            wait_for("access log lines", lambda: HOST in edge.run_inside("cat", LOG).stdout)
             members = edge.members()
             assert set(members) == {"edge-holder", "edge-controller", "edge-data"}
             for pid in members.values():

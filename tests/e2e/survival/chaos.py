@@ -1,8 +1,8 @@
-"""The survival program: each action under traffic, on both loops, as a table (`make chaos`).
+"""The survival program: actions and faults under traffic, on both loops, as a table (`make chaos`).
 
-`python -m tests.e2e.survival.chaos [--times N] [--loop L] [--action A]... [--cycles N] [--json FILE]`; the
-short form is test_survival.py. Every action has its own traffic, so that whatever failed belongs to one
-line. Exit status 1 when a line is not as required.
+`python -m tests.e2e.survival.chaos [--times N] [--loop L] [--action A]... [--fault F]... [--cycles N]
+[--json FILE]`; the short forms are test_survival.py and test_faults.py. Every action has its own traffic, so
+that whatever failed belongs to one line. Exit status 1 when a line is not as required.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.e2e.survival.actions import ACTIONS, Action, Death, Moved, Outage
+from tests.e2e.survival.faults import FAULTS
 from tests.e2e.survival.stage import Belongings, Stage
 from tests.e2e.survival.table import Line, as_json, render
 from tests.e2e.survival.traffic import Seen, Traffic
@@ -167,12 +168,24 @@ def after_all(loop: str, names: Sequence[str], cycles: int, folder: Path) -> Lin
     return line
 
 
+def with_fault(loop: str, fault: str) -> Line:
+    """Make one fault on an instance of its own, under the traffic of scene.py."""
+    with tempfile.TemporaryDirectory(prefix="edge-fault-") as name:
+        try:
+            line = FAULTS[fault](Path(name), loop)
+        except AssertionError as error:
+            line = Line(fault, loop, wrong=[str(error)])
+    print(f"{fault}, {loop}: {'; '.join(line.wrong) or 'as required'}", file=sys.stderr, flush=True)
+    return line
+
+
 def main() -> int:
     """Read the command line, run, print the table."""
     parser = argparse.ArgumentParser(prog="python -m tests.e2e.survival.chaos")
     parser.add_argument("--times", type=int, default=10)
     parser.add_argument("--loop", action="append", choices=LOOPS)
     parser.add_argument("--action", action="append", choices=list(ACTIONS))
+    parser.add_argument("--fault", action="append", choices=list(FAULTS))
     parser.add_argument("--cycles", type=int, default=0, help="then so many of all in turn, for leaks")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -183,11 +196,13 @@ def main() -> int:
     lines: list[Line] = []
     for loop in arguments.loop or LOOPS:
         with tempfile.TemporaryDirectory(prefix="edge-chaos-") as name:
-            folder, names = Path(name), arguments.action or list(ACTIONS)
+            folder, names = Path(name), arguments.action or ([] if arguments.fault else list(ACTIONS))
             folder.chmod(0o755)
             lines += on_stage(loop, names, arguments.times, folder)
-            if arguments.cycles:
+            if arguments.cycles and names:
                 lines.append(after_all(loop, names, arguments.cycles, folder / "all"))
+        faults = arguments.fault or ([] if arguments.action else list(FAULTS))
+        lines += [with_fault(loop, name) for name in faults]
     print()
     print(render(lines))
     if arguments.json:
