@@ -61,9 +61,11 @@ class VipFollower:
     async def follow(self, publish: Callable[[], Awaitable[None]]) -> None:
         """Call ``publish`` when the addresses are not those of the last one; never returns."""
         while True:
+            self._announced.clear()
             try:
                 for line in await asyncio.to_thread(self._look):
                     say(line)
+                await asyncio.sleep(SETTLE_S)
                 if await self._addresses() != self._used:
                     await publish()
             except (XdpError, OSError):
@@ -71,8 +73,6 @@ class VipFollower:
                 continue
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._announced.wait(), LOOK_S)
-            await asyncio.sleep(SETTLE_S)
-            self._announced.clear()
 
     async def _addresses(self) -> frozenset[Address]:
         changes = self._changes

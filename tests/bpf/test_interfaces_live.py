@@ -1,0 +1,103 @@
+"""Interfaces that go and come back while an instance runs; a start that finds an earlier one's program."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pyroute2 import IPRoute
+
+from edge.xdp.plane import earlier
+from tests.e2e.lab import Lab, wait_for
+from tests.e2e.objects import policy, write
+from tests.e2e.running import Running
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    folder = tmp_path / "config"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Lab(clients=1, pods=0) as lab:
+        add(lab)
+        yield lab
+
+
+def add(lab: Lab) -> None:
+    with lab.inside("node"), IPRoute() as route:
+        route.link("add", ifname="extra0", kind="veth", peer="extra1")
+
+
+def delete(lab: Lab) -> None:
+    with lab.inside("node"), IPRoute() as route:
+        route.link("del", index=socket.if_nametoindex("extra0"))
+
+
+def interfaces(edge: Running) -> dict[str, str]:
+    found: dict[str, str] = edge.admin_json("/xdp").get("interfaces", {})
+    return found
+
+
+@pytest.mark.parametrize("mode", ["auto", "native"] if os.environ.get("EDGE_LONG") else ["native"])
+def test_an_interface_that_comes_back_is_policed_again(
+    tmp_path: Path, config: Path, lab: Lab, mode: str
+) -> None:
+    options = {"xdp": mode, "interface": ["client1", "extra0"]}
+    both = {"client1": "native", "extra0": "native"}
+    with Running(tmp_path, config, lab=lab, http="198.18.0.1:80", **options) as edge:
+        assert wait_for("XDP", lambda: interfaces(edge)) == both
+        delete(lab)
+        wait_for("it is seen to be gone", lambda: interfaces(edge) == {"client1": "native"}, 5)
+        assert edge.admin_json("/xdp")["without"] == {"extra0": "interface extra0 does not exist"}
+        # A controller that starts now goes on without it, native or not.
+        old = edge.pid("edge-controller")
+        os.kill(old, signal.SIGKILL)
+        wait_for("another one runs", lambda: edge.holder()["controller_pid"] not in ("0", str(old)))
+        wait_for("it has XDP", lambda: edge.ready() and interfaces(edge) == {"client1": "native"})
+        add(lab)
+        wait_for("it is policed again", lambda: interfaces(edge) == both, 5)
+        assert "xdp: attached to extra0 (native)" in edge.lines()
+
+
+def test_a_start_without_xdp_says_what_still_filters_and_keeps_it_alive(
+    tmp_path: Path, config: Path, lab: Lab
+) -> None:
+    write(config, "policy.yaml", policy(deadMan={"seconds": 1, "action": "drop"}))
+    options = {"xdp": "native", "interface": ["client1"]}
+    with Running(tmp_path, config, lab=lab, http="198.18.0.1:80", **options) as edge:
+        wait_for("the policy", lambda: edge.admin_json("/xdp").get("dead_man", {}).get("seconds") == 1)
+        assert edge.stop() == 0
+        edge.options["xdp"] = "off"
+        edge.start()
+        wait_for("it serves", edge.ready)
+        assert "an earlier start still filters on client1; `edge detach` removes that" in edge.lines()
+        # Two seconds on, packets still reach it: its processes stamp the page that the program reads.
+        ended = wait_for_stamps(edge)
+        with lab.inside("client1"), socket.create_connection(("198.18.0.1", 80), 2):
+            assert ended >= 20
+
+
+def wait_for_stamps(edge: Running) -> int:
+    """Read the heartbeat's second stamp until it has changed often enough for two seconds."""
+    _, page = earlier(edge.name)
+    assert page is not None
+    seen: set[int] = set()
+    with mmap.mmap(page, mmap.PAGESIZE, prot=mmap.PROT_READ) as memory:
+        words = memoryview(memory).cast("Q")
+        try:
+            wait_for("stamps", lambda: seen.add(words[8]) or len(seen) > 20, 10)  # type: ignore[func-returns-value]
+        finally:
+            words.release()
+    os.close(page)
+    return len(seen)
