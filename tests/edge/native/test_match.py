@@ -64,7 +64,7 @@ def ingress_rules(random_: random.Random) -> list[Rule]:
         kind = random_.choice(["Exact", "Prefix", "Prefix", "StringPrefix", "Default"])
         path = random_path(random_)
         if kind == "Prefix":
-            path = path.removesuffix("/") or "/"
+            path = path.rstrip("/") or "/"
         if kind == "Default":
             path = "/"
         rule = Rule(ident, random_rule_host(random_), kind, path, owner=("default", f"r{ident}"))
