@@ -99,19 +99,20 @@ def build(
     return fresh
 
 
-def sanitized() -> Path:
+def sanitized(name: str = "sanitized", extra: tuple[str, ...] = ()) -> Path:
     """The library with address and undefined-behaviour sanitizers, for tests.
 
-    Errors: CalledProcessError. Two test runs at once wait for each other.
+    `extra` options of the compiler make another one of another name. Errors: CalledProcessError. Two test
+    runs at once wait for each other.
     """
-    folder = ROOT / "build" / "sanitized"
+    folder = ROOT / "build" / name
     folder.mkdir(parents=True, exist_ok=True)
     output = folder / "_edge.so"
 
     def run(command: list[str]) -> None:
         subprocess.run(command, check=True)
 
-    compiler = ["gcc", "-pthread", "-fPIC", *COMPILE, *SANITIZE, f"-I{sysconfig.get_path('include')}"]
+    compiler = ["gcc", "-pthread", "-fPIC", *COMPILE, *SANITIZE, *extra, f"-I{sysconfig.get_path('include')}"]
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         build(folder, output, compiler, ["gcc", "-shared", *SANITIZE], run).replace(output)

@@ -52,6 +52,7 @@ enum failure_kind {
     FAILURE_BAD_ANSWER,
     FAILURE_MEMORY,
     FAILURE_FILTER, /* a filter asked for what this version cannot do */
+    FAILURE_LIMIT,  /* no descriptor for a connection to an endpoint */
     FAILURE_GRACE,  /* a drain's time was over */
     FAILURE_COUNT
 };

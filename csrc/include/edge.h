@@ -89,7 +89,7 @@ enum edge_outcome {
     EDGE_OUTCOME_CLIENT_ABORT = 2,   /* the downstream side ended it */
     EDGE_OUTCOME_UPSTREAM_ABORT = 3, /* the endpoint broke off after its head was passed on */
     EDGE_OUTCOME_TUNNEL = 4,         /* became a tunnel, and ended */
-    EDGE_OUTCOME_LOST = 5,           /* its data plane died, or a drain's grace was over */
+    EDGE_OUTCOME_LOST = 5,           /* its data plane died, or gave it up: grace, memory */
     EDGE_OUTCOME_COUNT = 6
 };
 
@@ -166,7 +166,7 @@ struct edge_data_config {
     uint32_t uid;        /* 0: stay who we are (only when not started as root) */
     uint32_t gid;
     uint32_t grace_ms;
-    uint32_t reserved;
+    uint32_t memory_mb; /* what the process may use by its cgroup and limits; 0: no bound */
 };
 
 /* ---- 9. Matching, for `edge explain` and tests ------------------------------------------- */

@@ -57,6 +57,8 @@ struct loop_listener {
      * ENOMEM: accepting pauses for 100 ms by itself, and goes on). */
     void (*accepted)(struct loop_listener *listener, int fd);
     void *owner;
+    bool
+        one_by_one; /* never more than one beyond what accepted() wants; set before loop_listen() */
     struct loop *loop;
     uint32_t state;
     struct loop_listener *next;

@@ -112,7 +112,7 @@ static void try_send(struct loop_socket *socket)
 
 static void epoll_recv(struct loop_socket *socket)
 {
-    /* A failed registration shows as an error of this receive, from the queue. */
+    /* A failed registration shows as an error of this receive, if there is nothing to read. */
     if (add(socket) < 0)
         socket->state |= READABLE;
     if (socket->state & READABLE)
@@ -262,7 +262,9 @@ static unsigned run_recv(struct epoll_loop *self, struct loop_socket *socket)
     while (got < 0 && errno == EINTR);
     if (got < 0 && errno == EAGAIN) {
         socket->state &= ~(uint32_t)READABLE;
-        return 0;
+        if (socket->state & ADDED)
+            return 0;
+        errno = ENOMEM; /* nobody would tell when there is something */
     }
     /* A short read has emptied the queue: the next byte, or FIN, raises a new edge. */
     if (got > 0 && (size_t)got < length && !(socket->state & HUNG_UP))

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "net/loop_ops.h"
@@ -263,7 +264,7 @@ static void uring_arm(struct loop_listener *listener)
 
     prepare(sqe, IORING_OP_ACCEPT, listener->fd, 0, 0);
     sqe->accept_flags = SOCK_NONBLOCK | SOCK_CLOEXEC;
-    sqe->ioprio = IORING_ACCEPT_MULTISHOT;
+    sqe->ioprio = listener->one_by_one ? 0 : IORING_ACCEPT_MULTISHOT;
     listener->state |= LISTENER_ARMED;
 }
 
@@ -277,8 +278,8 @@ static void uring_disarm(struct loop_listener *listener)
 
 static void settle(struct loop_listener *listener)
 {
-    if (listener->state & (LISTENER_ARMED | LISTENER_LEAVING))
-        return;
+    if (!listener->loop || listener->state & (LISTENER_ARMED | LISTENER_LEAVING))
+        return; /* no loop: accepted() has unlistened */
     if (!(listener->state & LISTENER_WANTED))
         loop_listener_left(listener);
     else if (!(listener->state & LISTENER_PAUSED))
@@ -352,6 +353,16 @@ static unsigned complete(struct uring_loop *self, const struct io_uring_cqe *cqe
     return 0;
 }
 
+/* The kernel has no memory for requests, so it did not wait either: not asked again at once. What
+ * was not submitted stays in the ring. */
+static void wait_for_memory(struct uring_loop *self)
+{
+    const struct timespec pause = {.tv_nsec = 1000000};
+
+    if (io_uring_cq_ready(&self->ring) == 0)
+        nanosleep(&pause, 0);
+}
+
 static int uring_run_once(struct loop *loop, int timeout_ms)
 {
     struct uring_loop *self = of(loop);
@@ -362,7 +373,9 @@ static int uring_run_once(struct loop *loop, int timeout_ms)
     unsigned ready, count = 0;
     int rc = io_uring_submit_and_wait_timeout(&self->ring, &first, 1, wait_ms < 0 ? 0 : &limit, 0);
 
-    if (rc < 0 && rc != -ETIME && rc != -EINTR && rc != -EBUSY && rc != -EAGAIN)
+    if (rc == -ENOMEM || rc == -EAGAIN)
+        wait_for_memory(self);
+    else if (rc < 0 && rc != -ETIME && rc != -EINTR && rc != -EBUSY)
         return EDGE_ERR_SYSTEM;
     loop_read_clock(loop);
     /* Only what was there at the wake-up: callbacks may submit, and so add completions. */

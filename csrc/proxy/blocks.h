@@ -1,7 +1,8 @@
 /* Buffers of a worker, kept for reuse: 4, 16 and 64 KiB.
  *
  * Taken by codecs for heads, bodies and output, given back when the connection idles. One thread
- * only; a connection that waits owns none. */
+ * only; a connection that waits owns none. All together are bounded, so that a memory limit of the
+ * process is met here, where it is an answer with 503, and not by the kernel's killer. */
 #ifndef EDGE_PROXY_BLOCKS_H
 #define EDGE_PROXY_BLOCKS_H
 
@@ -22,6 +23,7 @@ struct block {
 struct blocks {
     struct block *free[BLOCK_CLASSES];
     uint32_t count[BLOCK_CLASSES];
+    size_t bytes, bytes_max; /* of all, in use or kept; bytes_max 0: no bound */
 };
 
 /* The smallest that holds so many bytes (larger ones come from the heap); 0: no memory. */

@@ -57,6 +57,9 @@ static void answer(struct exchange *exchange)
 {
     drop_upstream(exchange);
     uint16_t status = exchange->answer_status;
+    if (exchange->filter_timer.armed)
+        wheel_cancel(exchange->wheel, &exchange->filter_timer);
+    exchange->paused = 0;
     exchange->phase = PHASE_RESPOND;
     exchange->local = 1;
     respond(exchange, status ? status : synth_status(&exchange->failure));
@@ -74,8 +77,18 @@ static void run(struct exchange *exchange)
     }
 }
 
+/* What was refused for want of something of ours. */
+static void count_shortage(struct exchange *exchange, uint8_t kind)
+{
+    if (kind == FAILURE_MEMORY)
+        COUNT(exchange->proxy->lane->memory_errors, 1);
+    else if (kind == FAILURE_LIMIT)
+        COUNT(exchange->proxy->lane->connect_limits, 1);
+}
+
 static enum step fail(struct exchange *exchange, uint8_t kind, uint8_t side)
 {
+    count_shortage(exchange, kind);
     exchange->failure = (struct exchange_failure){.kind = kind, .side = side};
     return STEP_ANSWER;
 }
@@ -302,6 +315,10 @@ static enum step choose_endpoint(struct exchange *exchange)
         counters_try_ended(exchange);
         if (exchange->phase != PHASE_ENDPOINT)
             return STEP_WAIT;
+        if (exchange->failure.side == SIDE_INTERNAL) { /* another endpoint would not help */
+            count_shortage(exchange, exchange->failure.kind);
+            return STEP_ANSWER;
+        }
     }
     if (exchange->failure.kind == FAILURE_NONE)
         return fail(exchange, FAILURE_NO_ENDPOINT, SIDE_UPSTREAM);
@@ -458,9 +475,10 @@ void exchange_downstream_failed(struct exchange *exchange, uint8_t failure_kind)
     if (exchange->finished)
         return;
     exchange->failure = (struct exchange_failure){.kind = failure_kind, .side = SIDE_DOWNSTREAM};
-    finish(exchange, exchange->tunnel                ? EDGE_OUTCOME_TUNNEL
-                     : failure_kind == FAILURE_GRACE ? EDGE_OUTCOME_LOST
-                                                     : EDGE_OUTCOME_CLIENT_ABORT);
+    finish(exchange, exchange->tunnel ? EDGE_OUTCOME_TUNNEL
+                     : failure_kind == FAILURE_GRACE || failure_kind == FAILURE_MEMORY
+                         ? EDGE_OUTCOME_LOST
+                         : EDGE_OUTCOME_CLIENT_ABORT);
 }
 
 /* ---- upstream events ------------------------------------------------------------------------ */
@@ -503,10 +521,13 @@ void exchange_response_body(struct exchange *exchange, struct exchange_piece *pi
     exchange->has_held = 1;
     if (!piece->block) {
         exchange->held.at = arena_alloc(&exchange->arena, piece->length + 1);
-        if (exchange->held.at)
+        if (exchange->held.at) {
             memcpy(exchange->held.at, piece->at, piece->length);
-        else
-            exchange->held.length = 0;
+            return;
+        }
+        fail(exchange, FAILURE_MEMORY, SIDE_INTERNAL);
+        exchange->has_held = 0;
+        answer(exchange);
     }
 }
 
@@ -531,6 +552,7 @@ void exchange_upstream_failed(struct exchange *exchange, struct exchange_failure
         COUNT(cell->connect_errors, 1);
     else
         COUNT(cell->resets, 1);
+    count_shortage(exchange, failure.kind);
     exchange->up = 0;
     exchange->failure = failure;
     exchange->tries[exchange->tries_count - 1].failure = failure.kind;

@@ -7,6 +7,9 @@
 
 #include "match/matcher.h"
 
+static const char NO_MEMORY[] = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n"
+                                "connection: close\r\n\r\n";
+
 static const struct exchange_downstream_ops OPS;
 
 static struct h1_downstream *of(struct transport *transport)
@@ -70,6 +73,7 @@ static void refuse(struct h1_downstream *down, uint8_t kind)
     down->close = true;
     down->reader.ended = false; /* whatever follows is not understood */
     down->reader.kind = BODY_UNTIL_CLOSE;
+    down->sent_before = down->sender.bytes;
     exchange_init(&down->exchange, down->proxy, &OPS, &down->client);
     exchange_begin_refused(&down->exchange, kind);
 }
@@ -101,6 +105,7 @@ static void begin(struct h1_downstream *down, const struct h1_head *head)
     down->close = !head->keep_alive;
     down->expects = head->expect_continue;
     down->replayable = head->body == BODY_LENGTH;
+    down->sent_before = down->sender.bytes;
     h1_reader_begin(&down->reader, head);
     exchange_init(exchange, down->proxy, &OPS, &down->client);
     struct h1_head *copy = arena_alloc(&exchange->arena, bytes);
@@ -138,6 +143,39 @@ static void read_head(struct h1_downstream *down)
     }
 }
 
+/* No memory for what comes next: a body without its head must never leave. Where nothing of the
+ * answer was said, 503 is, which takes none. Ended later, because an exchange is under way above.
+ */
+static void starve(struct h1_downstream *down)
+{
+    if (down->starved)
+        return;
+    COUNT(down->proxy->lane->memory_errors, 1);
+    down->starved = down->close = true;
+    down->apologised = !down->sender.sending && down->sender.bytes == down->sent_before;
+    uint32_t wait_ms = down->apologised ? down->idle_ms : 1;
+    if (down->apologised) {
+        h1_sender_release(&down->sender); /* a head that has not left */
+        h1_sender_text(&down->sender, NO_MEMORY, sizeof NO_MEMORY - 1);
+    }
+    deadline_set(&down->deadline, proxy_now_ms(down->proxy), wait_ms);
+}
+
+/* What a starved connection had to say has left, or cannot. */
+static void end_starved(struct h1_downstream *down, bool said)
+{
+    struct exchange *exchange = &down->exchange;
+    if (!said || !down->apologised || down->state != DOWN_EXCHANGE) {
+        h1_downstream_fail(down, FAILURE_MEMORY);
+        return;
+    }
+    exchange->tunnel = 0;
+    exchange->local = 1;
+    exchange->status = 503;
+    exchange_response_sent(exchange);
+    h1_downstream_linger(down, LINGER_MS);
+}
+
 /* The answer has left: what came behind the request is the next one. */
 static void next_request(struct h1_downstream *down)
 {
@@ -163,7 +201,7 @@ static void next_request(struct h1_downstream *down)
         down->ahead = 0;
         down->ahead_length = 0;
         if (!kept) {
-            h1_downstream_drop(down);
+            h1_downstream_fail(down, FAILURE_MEMORY);
             return;
         }
     }
@@ -273,7 +311,7 @@ static void received(struct transport *transport, uint8_t *data, int length)
         return;
     }
     COUNT(down->proxy->lane->bytes_in, (uint64_t)length);
-    if (down->state == DOWN_LINGER) {
+    if (down->state == DOWN_LINGER || down->starved) {
         h1_downstream_receive(down);
     } else if (down->state == DOWN_EXCHANGE && down->wants_body) {
         deadline_clear(&down->deadline);
@@ -284,7 +322,7 @@ static void received(struct transport *transport, uint8_t *data, int length)
     } else if (append(down, &down->stash, &down->stash_length, data, (size_t)length)) {
         read_head(down);
     } else {
-        h1_downstream_drop(down);
+        refuse(down, FAILURE_MEMORY);
     }
 }
 
@@ -293,8 +331,11 @@ static void sent(struct transport *transport, int result)
     struct h1_downstream *down = of(transport);
     if (down->state == DOWN_CLOSED)
         return;
-    if (result < 0) {
-        h1_downstream_fail(down, FAILURE_RESET);
+    if (result < 0 || down->starved) {
+        if (down->starved)
+            end_starved(down, result == 0);
+        else
+            h1_downstream_fail(down, FAILURE_RESET);
         return;
     }
     if (!h1_sender_sent(&down->sender) || down->state != DOWN_EXCHANGE)
@@ -321,7 +362,9 @@ static void secured(struct transport *transport, int result)
 void h1_downstream_passed(struct deadline *deadline)
 {
     struct h1_downstream *down = LIST_OWNER(deadline, struct h1_downstream, deadline);
-    if (down->state == DOWN_HEAD && down->stash_length > 0)
+    if (down->starved)
+        end_starved(down, false);
+    else if (down->state == DOWN_HEAD && down->stash_length > 0)
         refuse(down, FAILURE_TIMEOUT);
     else
         h1_downstream_fail(down, FAILURE_TIMEOUT);
@@ -367,21 +410,25 @@ static void send_head(struct exchange *exchange)
     down->sender.framing = framing;
     down->sender.ended = framing == BODY_NONE;
     if (!h1_answer_write(&down->sender, exchange, false, down->close))
-        down->close = true;
+        starve(down);
 }
 
 static void send_body(struct exchange *exchange, const struct exchange_piece *piece)
 {
     struct h1_downstream *down = of_exchange(exchange);
+    if (down->starved) {
+        blocks_give(&down->proxy->blocks, piece->block);
+        return;
+    }
     COUNT(down->proxy->lane->bytes_out, piece->length);
     if (!h1_sender_body(&down->sender, piece))
-        deadline_set(&down->deadline, proxy_now_ms(down->proxy), 1);
+        starve(down);
 }
 
 static void flush(struct exchange *exchange)
 {
     struct h1_downstream *down = of_exchange(exchange);
-    if (down->state != DOWN_EXCHANGE)
+    if (down->state != DOWN_EXCHANGE || down->starved)
         return;
     h1_sender_flush(&down->sender);
     if (!h1_sender_empty(&down->sender))
@@ -400,7 +447,7 @@ static void credit(struct exchange *exchange)
     struct h1_downstream *down = of_exchange(exchange);
     uint8_t *at;
     size_t length;
-    if (down->state != DOWN_EXCHANGE || down->wants_body || exchange->request_done)
+    if (down->state != DOWN_EXCHANGE || down->starved || down->wants_body || exchange->request_done)
         return;
     if (down->reader.ended && !exchange->tunnel) { /* Content-Length: 0 */
         struct exchange_piece end = {.end = true};
@@ -450,7 +497,7 @@ static void credit(struct exchange *exchange)
     if (down->receiving)
         return;
     if (!h1_reader_room(&down->reader, &down->proxy->blocks, &at, &length)) {
-        deadline_set(&down->deadline, proxy_now_ms(down->proxy), 1);
+        starve(down);
         return;
     }
     down->receiving = true;

@@ -22,6 +22,7 @@ struct h1_downstream {
     struct h1_limits limits;
     uint32_t idle_ms, head_ms;
     struct h1_sender sender;
+    uint64_t sent_before; /* the present answer */
     struct h1_reader reader;
     struct block *stash; /* the present head, then what came with it */
     size_t stash_length, taken, head_end, scanned;
@@ -34,6 +35,8 @@ struct h1_downstream {
     bool eof;        /* the client ended its side */
     bool expects;    /* 100 Continue was asked for and not yet sent */
     bool close;      /* the present answer is the last */
+    bool starved;    /* no memory for the rest of an answer: ends at the next turn */
+    bool apologised; /* with 503, while starved */
     bool secured;    /* its TLS handshake is done */
     struct exchange exchange;
 };

@@ -15,6 +15,8 @@ void h1_downstream_accept(struct proxy *proxy, uint32_t listener_slot, int fd)
     int32_t index = view ? match_listener(&view->image, listener_slot) : -1;
     struct h1_downstream *down = index < 0 ? 0 : calloc(1, sizeof *down);
     if (!down) {
+        if (index >= 0)
+            COUNT(proxy->lane->memory_errors, 1);
         close(fd);
         return;
     }
@@ -31,6 +33,7 @@ void h1_downstream_accept(struct proxy *proxy, uint32_t listener_slot, int fd)
         down->client.tls = 1;
         if (!server || transport_accept_tls(&down->transport, proxy->loop, fd,
                                             &h1_downstream_handlers, server) < 0) {
+            COUNT(proxy->lane->memory_errors, 1);
             close(fd);
             free(down);
             return;
@@ -56,6 +59,8 @@ void h1_downstream_drop(struct h1_downstream *down)
 
 void h1_downstream_fail(struct h1_downstream *down, uint8_t kind)
 {
+    if (kind == FAILURE_MEMORY && !down->starved)
+        COUNT(down->proxy->lane->memory_errors, 1);
     if (down->state == DOWN_EXCHANGE)
         exchange_downstream_failed(&down->exchange, kind);
     h1_downstream_drop(down);

@@ -115,15 +115,17 @@ bool h1_sender_body(struct h1_sender *sender, const struct exchange_piece *piece
     return fine;
 }
 
+void h1_sender_text(struct h1_sender *sender, const char *text, size_t length)
+{
+    sender->sending = true;
+    sender->bytes += length;
+    transport_send(sender->transport, (const uint8_t *)text, length);
+}
+
 void h1_sender_flush(struct h1_sender *sender)
 {
     if (sender->sending)
         return;
-    if (!sender->out && !sender->borrowed.at && sender->last_chunk_due) {
-        struct exchange_piece end = {.end = true};
-        sender->last_chunk_due = false;
-        append(sender, &end);
-    }
     if (sender->out) {
         sender->flight = sender->out;
         uint32_t length = sender->out_length;
@@ -136,6 +138,9 @@ void h1_sender_flush(struct h1_sender *sender)
         sender->borrowed_flies = sender->sending = true;
         sender->bytes += sender->borrowed.length;
         transport_send(sender->transport, sender->borrowed.at, sender->borrowed.length);
+    } else if (sender->last_chunk_due) {
+        sender->last_chunk_due = false;
+        h1_sender_text(sender, H1_LAST_CHUNK, sizeof H1_LAST_CHUNK - 1);
     }
 }
 
@@ -226,6 +231,8 @@ bool h1_reader_room(struct h1_reader *reader, struct blocks *blocks, uint8_t **a
 {
     if (!reader->buffer)
         reader->buffer = blocks_take(blocks, reader->full_reads >= 2 ? BLOCK_LARGE : BLOCK_MEDIUM);
+    if (!reader->buffer)
+        reader->buffer = blocks_take(blocks, BLOCK_SMALL);
     if (!reader->buffer)
         return false;
     *at = reader->buffer->data + EXCHANGE_HEADROOM;

@@ -35,6 +35,8 @@ bool h1_sender_open(struct h1_sender *sender, struct h1_writer *writer, size_t b
 void h1_sender_commit(struct h1_sender *sender, const struct h1_writer *writer);
 bool h1_sender_body(struct h1_sender *sender, const struct exchange_piece *piece);
 void h1_sender_flush(struct h1_sender *sender);
+/* Text that stays where it is, to an empty sender. Takes no memory. */
+void h1_sender_text(struct h1_sender *sender, const char *text, size_t length);
 /* From the transport's sent(). true: all is sent, the owner may ask for more or finish. */
 bool h1_sender_sent(struct h1_sender *sender);
 static inline bool h1_sender_empty(const struct h1_sender *sender)

@@ -36,6 +36,7 @@ struct h1_upstream {
     uint8_t state;
     uint8_t interims; /* of the present exchange */
     bool reused, receiving, keep_alive, answered;
+    bool starved; /* no memory for the next piece: ends at the next turn */
 };
 
 static const struct exchange_upstream_ops OPS;
@@ -60,6 +61,7 @@ static void closed(struct transport *transport)
 {
     struct h1_upstream *up = of(transport);
     list_remove(&up->link);
+    up->proxy->upstream_count--;
     h1_sender_release(&up->sender);
     h1_reader_release(&up->reader, &up->proxy->blocks);
     blocks_give(&up->proxy->blocks, up->head);
@@ -386,7 +388,7 @@ static void passed(struct deadline *deadline)
 {
     struct h1_upstream *up = LIST_OWNER(deadline, struct h1_upstream, deadline);
     if (up->exchange)
-        fail(up, FAILURE_TIMEOUT);
+        fail(up, up->starved ? FAILURE_MEMORY : FAILURE_TIMEOUT);
     else
         drop(up);
 }
@@ -420,6 +422,7 @@ static void credit(struct exchange *exchange)
     uint8_t *at;
     size_t length;
     if (!h1_reader_room(&up->reader, &up->proxy->blocks, &at, &length)) {
+        up->starved = true;
         deadline_set(&up->deadline, proxy_now_ms(up->proxy), 1);
         return;
     }
@@ -462,20 +465,53 @@ static socklen_t peer_address(const struct edge_image_endpoint *endpoint,
     return sizeof *v6;
 }
 
+/* The pool's connections make room for one that is needed. */
+static bool drop_idle(struct proxy *proxy)
+{
+    if (proxy->pool.idle == 0)
+        return false;
+    LIST_EACH(at, after, &proxy->upstreams)
+    {
+        struct h1_upstream *up = LIST_OWNER(at, struct h1_upstream, link);
+        if (up->state != UP_IDLE)
+            continue;
+        drop(up);
+        return true;
+    }
+    return false;
+}
+
+/* A descriptor, or the kind of failure as a negative number. */
+static int open_socket(struct proxy *proxy, int family)
+{
+    bool full = proxy->upstreams_max > 0 && proxy->upstream_count >= proxy->upstreams_max;
+    if (full && !drop_idle(proxy))
+        return -FAILURE_LIMIT;
+    int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    bool limit = fd < 0 && (errno == EMFILE || errno == ENFILE);
+    if (limit && drop_idle(proxy)) /* at once over epoll, for the next one over io_uring */
+        fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    return fd >= 0 ? fd : limit ? -FAILURE_LIMIT : -FAILURE_MEMORY;
+}
+
+/* 0: failure says why. */
 static struct h1_upstream *open_connection(struct proxy *proxy,
                                            const struct edge_image_upstream *record,
-                                           const struct edge_image_endpoint *endpoint)
+                                           const struct edge_image_endpoint *endpoint,
+                                           struct exchange_failure *failure)
 {
     struct sockaddr_storage peer;
     socklen_t length = peer_address(endpoint, &peer);
-    int fd = socket(peer.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1;
-    if (fd < 0)
-        return 0;
-    struct h1_upstream *up = calloc(1, sizeof *up);
+    int fd = open_socket(proxy, peer.ss_family), on = 1;
+    struct h1_upstream *up = fd < 0 ? 0 : calloc(1, sizeof *up);
     if (!up) {
-        close(fd);
+        uint8_t kind = fd < 0 ? (uint8_t)-fd : FAILURE_MEMORY;
+        *failure = (struct exchange_failure){.kind = kind, .side = SIDE_INTERNAL};
+        if (fd >= 0)
+            close(fd);
         return 0;
     }
+    proxy->upstream_count++;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     up->proxy = proxy;
     up->state = UP_CONNECTING;
@@ -504,12 +540,9 @@ bool h1_upstream_start(struct exchange *exchange, const struct snapshot_upstream
         up = LIST_OWNER(entry, struct h1_upstream, entry);
     } else {
         COUNT(counters_upstream(exchange)->connects, 1);
-        up = open_connection(proxy, record, endpoint);
-        if (!up) {
-            exchange->failure =
-                (struct exchange_failure){.kind = FAILURE_MEMORY, .side = SIDE_INTERNAL};
+        up = open_connection(proxy, record, endpoint, &exchange->failure);
+        if (!up)
             return false;
-        }
         up->entry.key = key;
     }
     up->reused = entry != 0;

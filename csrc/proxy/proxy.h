@@ -28,6 +28,9 @@ struct proxy {
     struct balance balance;
     struct list downstreams; /* every open client connection */
     struct list upstreams;   /* every open connection to an endpoint */
+    uint32_t upstream_count;
+    uint32_t downstreams_max,
+        upstreams_max; /* this worker's share of the descriptors; 0: no bound */
 
     struct edge_lane *lane;
     struct edge_route_cell *route_cells;

@@ -24,6 +24,7 @@ static const struct {
     [FAILURE_BAD_ANSWER] = {"answer", 502, 502, 502},
     [FAILURE_MEMORY] = {"memory", 503, 503, 503},
     [FAILURE_FILTER] = {"filter", 500, 500, 500},
+    [FAILURE_LIMIT] = {"limit", 503, 503, 503},
     [FAILURE_GRACE] = {"grace", 503, 503, 503},
 };
 

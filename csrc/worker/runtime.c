@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -20,6 +21,8 @@
 #define SHARED_BUFFERS 64
 #define SHARED_BUFFER_BYTES 16384
 #define WORKERS_MAX 64
+#define OWN_DESCRIPTORS 512
+#define CONNECTION_BYTES 16384 /* an idle TLS connection, nearly all of it OpenSSL's */
 
 uint64_t runtime_now_ns(void)
 {
@@ -43,6 +46,27 @@ static void *run_log(void *argument)
     return 0;
 }
 
+/* Each worker's part of what the process may have. A quarter of the descriptors stays for our own
+ * and for what the holder sends; half of the rest is for endpoints, so that those who are connected
+ * already are served. Of the memory a quarter is for buffers, a quarter for connections. */
+static void share_limits(const struct edge_data_config *config, struct proxy *proxy)
+{
+    struct rlimit files;
+    uint64_t memory = (uint64_t)config->memory_mb << 20, connections = UINT32_MAX;
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur != RLIM_INFINITY) {
+        uint64_t own = files.rlim_cur / 4 < OWN_DESCRIPTORS ? files.rlim_cur / 4 : OWN_DESCRIPTORS;
+        connections = (files.rlim_cur - own) / 2 / config->workers;
+        proxy->upstreams_max = connections > UINT32_MAX ? UINT32_MAX : (uint32_t)connections;
+    }
+    if (memory > 0) {
+        uint64_t fit = memory / 4 / CONNECTION_BYTES / config->workers;
+        connections = fit < connections ? fit : connections;
+        proxy->blocks.bytes_max = memory / 4 / config->workers;
+    }
+    if (connections < UINT32_MAX)
+        proxy->downstreams_max = (uint32_t)connections;
+}
+
 static int make_workers(struct runtime *runtime, struct edge_error *err)
 {
     const struct edge_data_config *config = runtime->config;
@@ -59,6 +83,7 @@ static int make_workers(struct runtime *runtime, struct edge_error *err)
             return rc;
         options.kind = loop_kind(loop); /* all of one kind */
         rc = worker_init(&runtime->workers[i], runtime, i, loop, err);
+        share_limits(config, &runtime->workers[i].proxy);
         runtime->worker_count++;
         if (rc < 0)
             return rc;

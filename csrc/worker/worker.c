@@ -15,6 +15,7 @@
 #include "worker/runtime.h"
 
 #define TICK_MS 250       /* the watchdog's food is never older, and drains are noticed */
+#define QUEUE_MAX 4096    /* connections that may wait in a socket's queue */
 #define ACCEPTS_MAX 64    /* from a queue that ends, in one turn */
 #define RETRY_MS 10       /* until a queue that ends is looked at again */
 #define CUT_LINGER_MS 500 /* beyond the grace period, for FIN and what crosses it */
@@ -93,6 +94,8 @@ void worker_unlisten(struct worker *worker, uint32_t slot)
 /* ---- the worker's own thread -------------------------------------------------------------------
  */
 
+static void look_at_share(struct worker *worker);
+
 static void accepted(struct loop_listener *listener, int fd)
 {
     struct worker_listener *owner = listener->owner;
@@ -101,6 +104,7 @@ static void accepted(struct loop_listener *listener, int fd)
         COUNT(proxy->lane->accept_errors, 1);
     else
         h1_downstream_accept(proxy, owner->slot, fd);
+    look_at_share(owner->worker);
 }
 
 static bool served(const struct worker_listener *listener)
@@ -156,7 +160,7 @@ static void accept_where_served(struct worker *worker)
     LIST_EACH(at, after, &worker->listeners)
     {
         struct worker_listener *listener = LIST_OWNER(at, struct worker_listener, link);
-        bool wanted = served(listener);
+        bool wanted = !worker->full && served(listener);
         if (wanted == listener->accepting || worker->draining)
             continue;
         listener->accepting = wanted;
@@ -166,6 +170,36 @@ static void accept_where_served(struct worker *worker)
         }
         listener->listener.accepted = accepted;
         listener->listener.owner = listener;
+        listener->listener.one_by_one = worker->near;
+        loop_listen(worker->proxy.loop, &listener->listener);
+    }
+}
+
+/* At its share of connections a worker leaves new ones in the kernel's queue; near it, it does not
+ * let the kernel accept a whole queue at once. */
+static void look_at_share(struct worker *worker)
+{
+    uint64_t most = worker->proxy.downstreams_max, open = worker->proxy.lane->connections_open;
+    if (most == 0 || worker->draining)
+        return;
+    uint64_t again = most - most / 16; /* not at each connection that ends */
+    bool full = open >= (worker->full ? again : most), near = open + QUEUE_MAX >= most;
+    if (full != worker->full) {
+        worker->full = full;
+        if (full)
+            COUNT(worker->proxy.lane->accept_errors, 1);
+        accept_where_served(worker);
+    }
+    if (near == worker->near)
+        return;
+    worker->near = near;
+    LIST_EACH(at, after, &worker->listeners)
+    {
+        struct worker_listener *listener = LIST_OWNER(at, struct worker_listener, link);
+        if (!listener->accepting)
+            continue;
+        loop_unlisten(&listener->listener);
+        listener->listener.one_by_one = near;
         loop_listen(worker->proxy.loop, &listener->listener);
     }
 }
@@ -272,6 +306,7 @@ void *worker_run(void *argument)
         take_edition(worker);
         read_inbox(worker);
         sweep(worker);
+        look_at_share(worker);
         if (atomic_load_explicit(&worker->runtime->closing, memory_order_relaxed))
             proxy->closing = true;
         if (atomic_load_explicit(&worker->runtime->draining, memory_order_relaxed) && drain(worker))

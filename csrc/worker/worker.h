@@ -31,6 +31,8 @@ struct worker {
     pthread_t thread;
     struct list listeners;
     struct list leaving; /* ended here, perhaps not yet in the loop, perhaps with a queue */
+    bool near;           /* its share of connections is nearly used up */
+    bool full;           /* as many connections as it may have: nothing is accepted */
     bool draining, cut;
 
     _Atomic(struct edition *) passed; /* the edition in use, for control.c */

@@ -35,6 +35,7 @@ def read_setup(control: socket.socket) -> messages.Message:
 
 def serve(control: socket.socket) -> None:
     """Run the data plane until it has drained. Errors: EdgeError with the reason in C's words."""
+    from edge.dataplane.limits import memory_limit
     from edge.dataplane.stats import ensure_formatted
     from edge.native import _edge
 
@@ -53,6 +54,7 @@ def serve(control: socket.socket) -> None:
     config.uid = message.number("uid")
     config.gid = message.number("gid")
     config.grace_ms = message.number("grace_ms", 30_000)
+    config.memory_mb = memory_limit() >> 20
     error = ffi.new("struct edge_error *")
     result = lib.edge_data_run(config, error)
     if result < 0:

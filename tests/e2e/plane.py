@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import resource
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -41,7 +42,8 @@ from tests.e2e import sanitized
 
 DEADLINE_S = 10.0
 COUNTERS = (
-    "requests", "in_flight", "connections_open", "tls_handshakes", "tls_errors", "log_lines", "log_dropped"
+    "requests", "in_flight", "connections", "connections_open", "tls_handshakes", "tls_errors", "log_lines",
+    "log_dropped", "accept_errors", "connect_limits", "memory_errors", "tunnels",
 )  # fmt: skip
 PULSE = ("alive", "drain-progress")
 ROOT = Path(__file__).resolve().parents[2]
@@ -312,10 +314,19 @@ class Plane:
     library: Path | None = None
     """The sanitized library that the process runs over, where a test says so."""
 
-    def __init__(self, world: World, *, loop: str, workers: int = 2, log: Path | None = None) -> None:
+    def __init__(
+        self,
+        world: World,
+        *,
+        loop: str,
+        workers: int = 2,
+        log: Path | None = None,
+        limits: Mapping[int, int] | None = None,
+    ) -> None:
         self.world = world
         self.loop = loop
         self.workers = workers
+        self.limits = limits or {}
         self.version = 0
         self.lanes = 2 * workers
         self.lane_first = 0
@@ -368,6 +379,8 @@ class Plane:
             stderr=self.complaints if self.library else None,
         )
         theirs.close()
+        for kind, limit in self.limits.items():
+            resource.prlimit(self.process.pid, kind, (limit, limit))
         descriptors = [self.stats_fd, self.commit_fd, *([self.log.fileno()] if self.log else [])]
         messages.send(
             self.control,

@@ -16,13 +16,15 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from csrc import build_native
+from edge import messages
 from tests.e2e import sanitized
 from tests.e2e.plane import DEADLINE_S, Message, Plane, Reader, Server, World, listener, reply
 from tests.e2e.test_dataplane import balanced, certificate, until
@@ -212,6 +214,17 @@ class Client:
             self.wrong.append(f"{what} {size}: {len(message.body)} bytes")
 
 
+@dataclass
+class Crowd:
+    """What a story of everything may change while it runs."""
+
+    plane: Plane
+    world: World
+    ports: list[int]
+    rng: random.Random
+    end: float
+
+
 def publishes(plane: Plane, world: World, ports: list[int], rng: random.Random, end: float) -> int:
     """Patches and full images, at a pace; returns how many."""
     count = 0
@@ -230,11 +243,12 @@ def publishes(plane: Plane, world: World, ports: list[int], rng: random.Random, 
     return count
 
 
-@pytest.mark.parametrize("loop", ["epoll", "uring"])
-def test_everything_at_once(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def everything(loop: str, library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Crowd]:
+    """A plane over a library with clients of every kind; what they saw and the books are judged."""
     seed = int(os.environ.get("EDGE_SEED", "0")) or random.randrange(1 << 30)
     print(f"EDGE_SEED={seed}")
-    monkeypatch.setattr(Plane, "library", build_native.sanitized())
+    monkeypatch.setattr(Plane, "library", library)
     with ExitStack() as stack:
         servers = [Server(endpoint(seed + i)) for i in range(3)]
         for server in servers:
@@ -248,16 +262,47 @@ def test_everything_at_once(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
         plane = stack.enter_context(Plane(world, loop=loop))
         end = time.monotonic() + SECONDS / 2
         clients = [Client(plane, seed + i, end) for i in range(CLIENTS)]
-        count = publishes(plane, world, ports, random.Random(seed), end)
+        yield Crowd(plane, world, ports, random.Random(seed), end)
         for client in clients:
             client.thread.join(SECONDS + 2 * DEADLINE_S)
         assert plane.process.poll() is None
         assert not [wrong for client in clients for wrong in client.wrong]
         assert sum(client.complete for client in clients) > 100
-        assert count > 10
         sums = balanced(plane)
         assert sums["requests"] > 100
         until(lambda: plane.lane_sums()["connections_open"] == 0)
+
+
+@pytest.mark.parametrize("loop", ["epoll", "uring"])
+def test_everything_at_once(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with everything(loop, build_native.sanitized(), monkeypatch) as crowd:
+        assert publishes(crowd.plane, crowd.world, crowd.ports, crowd.rng, crowd.end) > 10
+
+
+@pytest.mark.parametrize("loop", ["epoll", "uring"])
+def test_everything_while_planes_succeed_each_other(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drains of every length under all of it: none is stuck, none crashes, and the books balance."""
+    with everything(loop, build_native.sanitized(), monkeypatch) as crowd:
+        rng, successions = crowd.rng, 0
+        while time.monotonic() < crowd.end:
+            old = crowd.plane.succeed()
+            if rng.random() < 0.3:
+                messages.send(old.control, "closing")
+            grace_ms = rng.choice((0, 50, 500, 1500))
+            old.drain(grace_ms=grace_ms, idle_ms=rng.choice((0, 20, grace_ms)))
+            assert old.end() == 0
+            successions += 1
+        assert successions > 1
+
+
+@pytest.mark.parametrize("loop", ["epoll", "uring"])
+def test_everything_while_memory_fails(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each place that allocates finds none at some time: an answer is right, or an error, or none."""
+    header = Path(__file__).with_name("failing_memory.h")
+    extra = ("-include", str(header), "-DEDGE_FAIL_ONE_IN=100")
+    with everything(loop, build_native.sanitized("failing", extra), monkeypatch) as crowd:
+        assert publishes(crowd.plane, crowd.world, crowd.ports, crowd.rng, crowd.end) > 10
+    assert crowd.plane.lane_sums()["memory_errors"] > 10
 
 
 def test_a_report_is_seen_and_named() -> None:
