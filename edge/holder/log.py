@@ -7,14 +7,14 @@ lines are written there. Never writes an access log line.
 from __future__ import annotations
 
 import os
-import sys
 
+from edge import stderr
 from edge.errors import HolderError
 
 
 def say(text: str) -> None:
     """Write one line for an operator who must act."""
-    print(f"edge-holder: {text}", file=sys.stderr, flush=True)
+    stderr.say("edge-holder", text)
 
 
 def open_access_log(where: str) -> int:
@@ -26,7 +26,8 @@ def open_access_log(where: str) -> int:
         return -1
     try:
         if where == "-":
-            return os.dup(1)
+            pipe = stderr.reopen_pipe(1)
+            return pipe if pipe >= 0 else os.dup(1)
         # Not blocking: a FIFO without a reader is an error now, not a holder that hangs.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
         return os.open(where, flags, 0o640)

@@ -60,13 +60,13 @@ def open_members(address: str, port: int, count: int) -> list[socket.socket]:
     """Open ``count`` sockets that share one address; port 0 picks a free one, the same for all.
 
     Errors: HolderError that names the address. SO_REUSEPORT alone would share the port with a stranger
-    of the same user, so a plain socket asks first whether anyone listens.
+    of the same user, so a plain socket asks first whether anyone listens: by bind alone, because a client
+    that came while it listened itself would be reset.
     """
     members: list[socket.socket] = []
     try:
         with _tcp(address) as probe:
             probe.bind((address, port))
-            probe.listen(1)
             port = probe.getsockname()[1]
         for _ in range(count):
             member = _tcp(address)

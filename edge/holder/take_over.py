@@ -115,7 +115,7 @@ def _has_left(end: socket.socket, pidfd: int) -> bool:
         if message is not None:
             message.close()
             return message.verb == "left"
-    return _is_dead(pidfd, 0)
+    return _is_dead(pidfd, DEATH_S)
 
 
 def _is_dead(pidfd: int, seconds: float) -> bool:

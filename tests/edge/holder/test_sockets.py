@@ -5,6 +5,7 @@ import socket
 import pytest
 
 from edge.errors import HolderError
+from edge.holder import sockets
 from edge.holder.sockets import open_admin, open_members, show, show_name
 
 
@@ -24,6 +25,27 @@ def test_a_port_of_another_process_is_refused_even_with_reuse() -> None:
         port = other.getsockname()[1]
         with pytest.raises(HolderError, match="in use"):
             open_members("127.0.0.1", port, 2)
+
+
+def test_only_what_stays_open_ever_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that connects while sockets are opened must meet one that will serve it."""
+    listened: list[socket.socket] = []
+
+    class Watched(socket.socket):
+        def listen(self, backlog: int = 0, /) -> None:
+            listened.append(self)
+            super().listen(backlog)
+
+    def make(_address: str) -> Watched:
+        fresh = Watched()
+        fresh.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return fresh
+
+    monkeypatch.setattr(sockets, "_tcp", make)
+    members = open_members("127.0.0.1", 0, 2)
+    assert listened == members
+    for member in members:
+        member.close()
 
 
 def test_an_admin_address_that_is_taken_is_left_for_later(capfd: pytest.CaptureFixture[str]) -> None:

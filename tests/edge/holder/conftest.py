@@ -1,0 +1,25 @@
+"""The World of world.py as a fixture: at its end no descriptor is left."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.edge.holder.world import World
+
+
+@pytest.fixture
+def world(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[World]:
+    """Both children run, and one version is served."""
+    before = len(os.listdir("/proc/self/fd"))
+    made = World(tmp_path, monkeypatch)
+    made.begin()
+    yield made
+    made.close()
+    capsys.readouterr()
+    assert len(os.listdir("/proc/self/fd")) == before
