@@ -236,7 +236,7 @@ def _state(page: Page, view: View) -> None:
     page.family(
         "edge_state_age_seconds",
         "gauge",
-        "Since the last-known-good state was written.",
+        "Since the last-known-good state was written of a source that was there.",
         [({}, round(keeper.age_s, 3))] if keeper.written else [],
     )
     page.family(

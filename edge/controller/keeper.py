@@ -68,7 +68,10 @@ class Accepted:
 
 
 class Keeper:
-    """``findings``: of the start, and of writing now. Units: seconds since 1970 for ``written``."""
+    """``findings``: of the start, and of writing now.
+
+    ``written``: when the state was last written of a source that was there. Units: seconds since 1970.
+    """
 
     def __init__(
         self, directory: StateDirectory, keep_secrets: bool, note: Callable[[str, str], None]
@@ -239,7 +242,7 @@ class Keeper:
 
     def _store(self, contents: Contents) -> tuple[str, tuple[Key, ...]]:
         """Write all files, in a thread. Shape: "" or why not, and the objects that have no form."""
-        now = int(time.time())
+        now = contents.written or int(time.time())
         try:
             with self._writing:
                 if contents == self._written and not self._is_lost():
@@ -269,7 +272,8 @@ class Keeper:
                 say("the state is written again")
                 self._note("state", "written again")
             self._written, self.version = contents, contents.version
-            self.written, self._written_monotonic = int(time.time()), time.monotonic()
+            if not contents.written:
+                self.written, self._written_monotonic = int(time.time()), time.monotonic()
             self._not_kept = lost
             if self._pending is contents:
                 self._pending = None

@@ -28,7 +28,10 @@ Raw = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What was accepted. ``origins``: the file of each object."""
+    """What was accepted. ``origins``: the file of each object.
+
+    ``written``: 0: now; else when its source, which is lost, was last known. Units: seconds since 1970.
+    """
 
     version: int
     routes_digest: bytes
@@ -36,6 +39,7 @@ class Contents:
     slots: str
     objects: Mapping[Key, Raw]
     origins: Mapping[Key, str] = field(default_factory=dict)
+    written: int = 0
 
 
 @dataclass(frozen=True, slots=True)

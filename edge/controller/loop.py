@@ -366,6 +366,7 @@ class Controller:
                 self._slots_text,
                 self._accepted.objects(),
                 self._source.origins,
+                0 if self._source.lost_since is None else self._keeper.written,
             )
         )
 

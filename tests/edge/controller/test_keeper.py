@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -306,6 +307,22 @@ def test_a_file_that_was_taken_away_is_written_again(tmp_path: Path) -> None:
 
     running(tmp_path, story)
     assert list(make(tmp_path).recover().files) == ["web.yaml"]
+
+
+def test_a_state_that_is_served_for_a_lost_source_keeps_its_time(tmp_path: Path) -> None:
+    write(tmp_path, replace(contents(1, "web"), written=1000))
+
+    async def story(keeper: Keeper) -> None:
+        assert keeper.recover().written == 1000
+        keeper.keep(replace(contents(2, "web"), written=keeper.written))
+        await until(lambda: keeper.current)
+        assert keeper.written == 1000 and keeper.age_s > 1e9
+        keeper.keep(contents(2, "web"))
+        await until(lambda: keeper.current)
+        assert keeper.age_s < 60, "the source is back"
+
+    running(tmp_path, story)
+    assert make(tmp_path).recover().written > 1000
 
 
 def test_the_same_is_not_written_again(tmp_path: Path) -> None:
