@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime
-import sys
+
+from edge import stderr
 
 
 def say(text: str) -> None:
     """Write one line for an operator."""
-    print(f"edge-controller: {text}", file=sys.stderr, flush=True)
+    stderr.say("edge-controller", text)
 
 
 def moment(seconds: float) -> str:

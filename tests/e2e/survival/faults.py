@@ -9,13 +9,15 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from bench.proxy import processes
-from tests.e2e.lab import wait_for
+from tests.e2e.lab import ROOT, wait_for
 from tests.e2e.running import Running
 from tests.e2e.survival.faults_inside import FAULTS as INSIDE
 from tests.e2e.survival.scene import HOST, Odd, fill, processor_time, scene, small_disk
@@ -210,6 +212,50 @@ def log_pipe_blocked(folder: Path, loop: str) -> Line:
         os.close(reader)
 
 
+class Piped(Running):
+    """An instance whose standard output and error are one pipe that is full: its reader sleeps."""
+
+    def start(self) -> None:
+        self.reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writer, b"." * 4095 + b"\n")
+        os.set_blocking(writer, True)
+        self.folder.chmod(0o755)
+        self.process = subprocess.Popen(self.command(), stdout=writer, stderr=writer, cwd=ROOT)
+        os.close(writer)
+
+    def close(self) -> None:
+        super().close()
+        os.close(self.reader)
+
+
+def standard_output_blocked(folder: Path, loop: str) -> Line:
+    """Nobody reads our standard output and error: lines are lost, whatever dies meanwhile comes back."""
+    with scene("stdout, stderr blocked", folder, loop, Piped, access_log="-") as here:
+        edge, line = here.edge, here.line
+        assert isinstance(edge, Piped)
+        with here.asking(inside_max=4) as asking:
+            asking.go_on(50)
+            for child in ("data_pid", "controller_pid"):
+                old = edge.holder()[child]
+                os.kill(int(old), 9)
+                wait_for("another", lambda child=child, old=old: edge.holder()[child] not in ("0", old))
+                asking.go_on(50)
+            here.publish("b")
+            wait_for("a change is served", lambda: edge.served("b.example") == 200)
+            read_some(edge.reader, 1 << 16)
+            edge.process.send_signal(signal.SIGHUP)  # reopens what it can
+            os.kill(int(edge.holder()["data_pid"]), 9)
+            wait_for("a line", lambda: "lines were lost" in read_some(edge.reader, 10).decode())
+            asking.go_on(50)
+        here.demand(edge.stop() == 0, "it did not stop with 0")
+        line.clients = f"nothing but the data plane's deaths: {line.inside} inside"
+        line.operator = "lines were lost, nobody read them"
+        return line
+
+
 def read_some(reader: int, count: int) -> bytes:
     """Read at least so many bytes of a pipe. Errors: AssertionError."""
     data = b""
@@ -309,6 +355,6 @@ FAULTS: dict[str, Callable[[Path, str], Line]] = {
     one.__name__: one
     for one in (
         log_disk_full, state_disk_full, descriptors_used_up, memory_used_up, log_pipe_blocked,
-        admin_port_taken, cpu_taken_away, bpffs_missing,
+        standard_output_blocked, admin_port_taken, cpu_taken_away, bpffs_missing,
     )
 } | INSIDE  # fmt: skip

@@ -13,7 +13,7 @@ from tests.edge.holder.world import World
 
 @pytest.fixture
 def world(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[World]:
     """Both children run, and one version is served."""
     before = len(os.listdir("/proc/self/fd"))
@@ -21,5 +21,5 @@ def world(
     made.begin()
     yield made
     made.close()
-    capsys.readouterr()
+    capfd.readouterr()
     assert len(os.listdir("/proc/self/fd")) == before

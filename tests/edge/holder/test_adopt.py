@@ -201,7 +201,7 @@ def test_strangers_and_halves_are_not_adopted(
     tmp_path: Path,
     control: socket.socket,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
     children: Callable[[str], subprocess.Popen[bytes]],
 ) -> None:
     """Who is not the controller of the record is kept for later; a controller that never calls is killed."""
@@ -214,7 +214,7 @@ def test_strangers_and_halves_are_not_adopted(
     found = adopt.find(tmp_path, control)
     assert found.how == "first" and time.monotonic() - began >= 0.1
     assert ended(silent.pid) and silent.wait() == -signal.SIGKILL
-    assert "has not called" in capsys.readouterr().err
+    assert "has not called" in capfd.readouterr().err
     assert [message.verb for _end, message in found.waiting] == ["adopt"]
     close(found)
     assert stranger.finish() == ""

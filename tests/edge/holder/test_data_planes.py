@@ -57,11 +57,11 @@ class World:
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[World]:
+def world(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[World]:
     made = World(monkeypatch)
     yield made
     made.close()
-    capsys.readouterr()
+    capfd.readouterr()
 
 
 def test_a_fresh_one_gets_all_that_is_stored_in_order(world: World) -> None:

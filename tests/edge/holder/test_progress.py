@@ -11,7 +11,7 @@ import pytest
 from edge.holder.progress import DrainProgress
 
 
-def test_plain_lines_come_seldom(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plain_lines_come_seldom(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     now = [50.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     progress = DrainProgress(30, io.StringIO())
@@ -19,7 +19,7 @@ def test_plain_lines_come_seldom(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         progress.heard(7, 10 - number, 1)
         now[0] += 1
     progress.end()
-    lines = capsys.readouterr().err.splitlines()
+    lines = capfd.readouterr().err.splitlines()
     assert lines == [
         "edge-holder: draining: 10 exchanges and 1 tunnel left, 30 s of the grace period",
         "edge-holder: draining: 5 exchanges and 1 tunnel left, 25 s of the grace period",
@@ -27,11 +27,11 @@ def test_plain_lines_come_seldom(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     ]
 
 
-def test_two_data_planes_are_one_sum(capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_data_planes_are_one_sum(capfd: pytest.CaptureFixture[str]) -> None:
     progress = DrainProgress(0, io.StringIO())
     progress.heard(1, 2, 3)
     progress.gone(1)
-    assert "2 exchanges and 3 tunnels" in capsys.readouterr().err
+    assert "2 exchanges and 3 tunnels" in capfd.readouterr().err
     progress.end()
 
 

@@ -196,14 +196,14 @@ def test_a_controller_that_ends_is_replaced_by_the_old_one(world: World) -> None
 # ---- other options ---------------------------------------------------------------------------
 
 
-def test_other_options_replace_what_they_are_for(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_options_replace_what_they_are_for(world: World, capfd: pytest.CaptureFixture[str]) -> None:
     before = world.options.to_environment()
     same = Options.from_environment({**before, "EDGE_TAKE_OVER": "1", "EDGE_WORKERS": "9"})
     follow_options(before, same, world.controller, world.data)
     assert not world.controller.upgrading and not world.data.upgrading
     other = Options.from_environment({**before, "EDGE_LOG_FORMAT": "json", "EDGE_CONFIG": "there"})
     follow_options(before, other, world.controller, world.data)
-    assert "other options than before: --config, --log-format" in capsys.readouterr().err
+    assert "other options than before: --config, --log-format" in capfd.readouterr().err
     assert world.controller.upgrading and not world.data.upgrading
     world.controllers[0].dies()
     world.until(lambda: len(world.controllers) == 2)
