@@ -322,11 +322,13 @@ class Plane:
         workers: int = 2,
         log: Path | None = None,
         limits: Mapping[int, int] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.world = world
         self.loop = loop
         self.workers = workers
         self.limits = limits or {}
+        self.environment = environment or {}
         self.version = 0
         self.lanes = 2 * workers
         self.lane_first = 0
@@ -366,7 +368,11 @@ class Plane:
         self.told: dict[str, messages.Message] = {}
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control.settimeout(DEADLINE_S)
-        environment = {"PATH": os.environ["PATH"], "EDGE_CONTROL_FD": str(theirs.fileno())}
+        environment = {
+            "PATH": os.environ["PATH"],
+            "EDGE_CONTROL_FD": str(theirs.fileno()),
+            **self.environment,
+        }
         words = ["edge.dataplane"]
         if self.library:
             words = ["tests.e2e.sanitized", str(self.library)]
