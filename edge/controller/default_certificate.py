@@ -81,7 +81,7 @@ def kept_certificate(directory: StateDirectory | None, running: Mapping[bytes, b
     pair = make_default_certificate(datetime.datetime.now(datetime.UTC))
     if directory is not None:
         try:
-            directory.write(DEFAULT_CERTIFICATE, b"".join(pair), 0o600)
+            directory.write(DEFAULT_CERTIFICATE, b"".join(pair))
         except SourceError as error:
             say(f"{error}; the default certificate lasts until the next start")
     return pair

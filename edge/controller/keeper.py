@@ -29,7 +29,7 @@ SECRETS = "secrets.jsonl"
 SLOTS_ALONE = "slots.json"  # what versions before this file wrote
 APART_S = 1.0  # between two writes
 SHARE_MAX = 10  # and at least so many times as long as the last one took
-RETRY_S = 5.0
+RETRY_S = 2.0
 LOOK_S = 10.0  # whether the file is still there
 
 
@@ -249,7 +249,7 @@ class Keeper:
                     return "", self._not_kept
                 if self._keep_secrets:
                     secrets = lastgood.encode_secrets(contents)
-                    self._directory.write(SECRETS, secrets, 0o600)
+                    self._directory.write(SECRETS, secrets)
                 data, lost = lastgood.encode(contents, now)
                 if len(data) > BYTES_MAX:
                     return f"--state-dir: {len(data) >> 20} MiB of objects are more than is kept", lost

@@ -55,13 +55,13 @@ class StateDirectory:
         except OSError as error:
             raise SourceError(f"{path} cannot be read: {error.strerror}") from error
 
-    def write(self, name: str, content: bytes, mode: int = 0o644, previous: str = "") -> None:
-        """Replace a file; what stood there is kept as ``previous``, where that is given."""
+    def write(self, name: str, content: bytes, previous: str = "") -> None:
+        """Replace a file, for us alone; what stood there is kept as ``previous``, where that is given."""
         target, fresh = self.path / name, self.path / f".{name}.new"
         try:
             self.path.mkdir(mode=0o755, parents=True, exist_ok=True)  # lost while we ran
             fresh.unlink(missing_ok=True)  # left by a death; it would keep its own mode
-            number = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+            number = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with open(number, "wb", buffering=0) as file:
                 left = memoryview(content)
                 while left:

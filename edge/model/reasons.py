@@ -235,7 +235,7 @@ REASONS: dict[str, Reason] = {
     "NoLimit": Reason(_W, "a per-source limit limits nothing", "it has no effect", "set a rate"),
     # the state folder
     "NotWritten": Reason(
-        _E,
+        _W,
         "the state folder cannot be written",
         "serving goes on; a start would find less",
         "make room there",
@@ -246,9 +246,9 @@ REASONS: dict[str, Reason] = {
         "a start without its file would not know it",
         "none",
     ),
-    "Older": Reason(_E, "the newest state was of no use", "the one before it is used", "look at the disk"),
+    "Older": Reason(_W, "the newest state was of no use", "the one before it is used", "look at the disk"),
     "Unusable": Reason(
-        _E, "a state file is of no use", "it is left alone", "look at the disk, then delete it"
+        _W, "a state file is of no use", "it is replaced with the next write", "look at the disk"
     ),
     # limits, and what other parts refuse
     "LimitReached": Reason(

@@ -15,7 +15,7 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     state.prepare()
     assert state.read("a") is None
     state.write("a", b"one")
-    state.write("a", b"two", 0o600)
+    state.write("a", b"two")
     assert state.read("a") == b"two"
     assert [path.name for path in state.path.iterdir()] == ["a"]
 
@@ -37,7 +37,7 @@ def test_a_directory_that_cannot_be_made_names_the_option(tmp_path: Path) -> Non
 def test_a_left_over_gives_a_secret_no_wider_mode(tmp_path: Path) -> None:
     state = StateDirectory(tmp_path)
     (tmp_path / ".key.new").write_text("half")
-    state.write("key", b"secret", 0o600)
+    state.write("key", b"secret")
     assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
 
 
