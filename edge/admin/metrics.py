@@ -168,29 +168,36 @@ def _upstreams(page: Page, view: View) -> None:
 
 
 def _xdp(page: Page, view: View) -> None:
-    page.family("edge_xdp_attached", "gauge", "1 where packets are policed by XDP.", [({}, int(view.xdp_on))])
-    counts = view.xdp_counts()
-    if counts:
-        page.family(
-            "edge_xdp_packets_total",
-            "counter",
-            "Packets by what became of them; offered = all others.",
-            [({"reason": reason}, number) for reason, number in counts.items()],
-        )
-    heart = view.xdp_dead_man()
-    if heart:
-        page.family(
-            "edge_xdp_heartbeat_age_seconds",
-            "gauge",
-            "Time since the last sign of life that XDP goes by.",
-            [({"process": name}, age) for name, age in heart["ages"].items()],
-        )
-        page.family(
-            "edge_xdp_stale",
-            "gauge",
-            "1 while packets to VIPs are passed or dropped unjudged, by an EdgePolicy's deadMan.",
-            [({"action": heart["action"]}, int(heart["stale"]))],
-        )
+    shown = view.xdp_describe()
+    on, off = shown.get("interfaces", {}), shown.get("without", {})
+    page.family("edge_xdp_attached", "gauge", "1 where packets are policed by XDP.", [({}, int(bool(on)))])
+    if not shown:
+        return
+    page.family(
+        "edge_xdp_interface_attached",
+        "gauge",
+        "1 for an interface whose packets are policed, 0 for one that goes without.",
+        [({"interface": name}, int(name in on)) for name in (*on, *off)],
+    )
+    page.family(
+        "edge_xdp_packets_total",
+        "counter",
+        "Packets by what became of them; offered = all others.",
+        [({"reason": reason}, pair["packets"]) for reason, pair in shown["counters"].items()],
+    )
+    heart = shown["dead_man"]
+    page.family(
+        "edge_xdp_heartbeat_age_seconds",
+        "gauge",
+        "Time since the last sign of life that XDP goes by.",
+        [({"process": name}, age) for name, age in heart["ages"].items()],
+    )
+    page.family(
+        "edge_xdp_stale",
+        "gauge",
+        "1 while packets to VIPs are passed or dropped unjudged, by an EdgePolicy's deadMan.",
+        [({"action": heart["action"]}, int(heart["stale"]))],
+    )
 
 
 def _controller(page: Page, view: View) -> None:

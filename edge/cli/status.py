@@ -230,7 +230,8 @@ def _xdp(page: dict[str, Any]) -> str:
     packets = {name: one["packets"] for name, one in page.get("counters", {}).items() if one["packets"]}
     offered = packets.pop("offered", 0)
     ends = ", ".join(f"{number:,} {name}" for name, number in packets.items())
-    return f"{places}: {offered:,} packets" + (f" = {ends}" if ends else "")
+    text = f"{places or 'nowhere'}: {offered:,} packets" + (f" = {ends}" if ends else "")
+    return "; ".join([text, *dict.fromkeys(page.get("without", {}).values())])
 
 
 def _counters(page: dict[str, float]) -> list[tuple[str, str]]:

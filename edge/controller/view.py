@@ -22,14 +22,8 @@ from edge.snapshot.types import Snapshot
 class XdpView(Protocol):
     """The part of edge/xdp's plane that is read."""
 
-    def statistics(self) -> Mapping[str, tuple[int, int]]:
-        """Shape: packets and bytes by reason."""
-
     def describe(self) -> Mapping[str, Any]:
-        """Shape: where it is attached, and how."""
-
-    def dead_man(self) -> Mapping[str, Any]:
-        """Shape: seconds, action, ages of the heartbeat's stamps, and whether it is stale."""
+        """Shape: where it is attached, and how; counters; what it makes of the heartbeat."""
 
 
 @dataclass(slots=True)
@@ -80,14 +74,6 @@ class View:
         """Say whether XDP is attached."""
         return self.plane is not None
 
-    def xdp_counts(self) -> dict[str, int]:
-        """Shape: packets by reason; empty without XDP."""
-        return {name: pair[0] for name, pair in self.plane.statistics().items()} if self.plane else {}
-
     def xdp_describe(self) -> dict[str, Any]:
         """Shape: what the plane says about itself."""
         return dict(self.plane.describe()) if self.plane else {}
-
-    def xdp_dead_man(self) -> dict[str, Any]:
-        """Shape: what XDP makes of the heartbeat; empty without XDP."""
-        return dict(self.plane.dead_man()) if self.plane else {}

@@ -301,9 +301,9 @@ class XdpPlane:
         """After the first commit only our place is needed, and only links that were asked for."""
         if self._wanted:
             self._pins.forget_links(self._wanted)
-        with self._lock:
-            self._pins.settle(self._place)
-            mine = counts.open_counter(self._place)
+        self._pins.settle(self._place)
+        mine = counts.open_counter(self._place)
+        with self._lock:  # both sets of descriptors give the same sum
             for one in self._counters:
                 one.close()
             self._counters = [mine] if mine else []
@@ -354,7 +354,7 @@ class XdpPlane:
             },
             "maps": "new" if self._loaded.fresh else "reopened",
             "without": dict(self._without),
-            "dead_man": self.dead_man(),
+            "dead_man": self._dead_man(),
             "committed": self.committed,
             "generation": self._generation,
             "vips": len(self._plans[self._generation].vips),
@@ -379,7 +379,7 @@ class XdpPlane:
             counter.close()
         self._loaded.close()
 
-    def dead_man(self) -> dict[str, Any]:
+    def _dead_man(self) -> dict[str, Any]:
         """Shape: seconds (0: off), action, ages of the last stamps in seconds, and whether it holds now."""
         settings = ffi.from_buffer("struct edge_settings *", self._plans[self._generation].settings)
         seconds = settings.dead_man_ns / 1e9

@@ -24,14 +24,16 @@ from tests.edge.dataplane.test_stats import LANES, Writer
 class Plane:
     """What the page asks of XDP."""
 
-    def statistics(self) -> Mapping[str, tuple[int, int]]:
-        return {"offered": (12, 900), "pass_vip": (10, 800), "drop_denied": (2, 100)}
-
     def describe(self) -> Mapping[str, Any]:
-        return {}
-
-    def dead_man(self) -> dict[str, object]:
-        return {"seconds": 5.0, "action": "drop", "ages": {"holder": 6.5, "data": 7.0}, "stale": True}
+        counted = {"offered": (12, 900), "pass_vip": (10, 800), "drop_denied": (2, 100)}
+        return {
+            "interfaces": {"eth0": "native"},
+            "without": {"eth1": "interface eth1 does not exist"},
+            "counters": {name: {"packets": one, "bytes": two} for name, (one, two) in counted.items()},
+            "dead_man": {
+                "seconds": 5.0, "action": "drop", "ages": {"holder": 6.5, "data": 7.0}, "stale": True,
+            },
+        }  # fmt: skip
 
 
 @pytest.fixture
@@ -103,7 +105,9 @@ def test_every_family_is_declared_once_and_named_well(view: View) -> None:
 def test_packets_by_reason(view: View) -> None:
     view.plane = Plane()
     found = samples(render(view))
-    assert 2 in [value for name, value in found.items() if "drop_denied" in name]
+    assert found['edge_xdp_packets_total{reason="drop_denied"}'] == 2
+    assert found["edge_xdp_attached"] == found['edge_xdp_interface_attached{interface="eth0"}'] == 1
+    assert found['edge_xdp_interface_attached{interface="eth1"}'] == 0
     assert found['edge_xdp_stale{action="drop"}'] == 1
     assert found['edge_xdp_heartbeat_age_seconds{process="holder"}'] == 6.5
 

@@ -61,6 +61,7 @@ def test_everything() -> None:
                 "listeners": [{"address": "::1", "port": 443, "transport": "tls", "open": False}],
             },
             "xdp": {
+                "without": {"eth1": "interface eth1 does not exist"},
                 "attached": True,
                 "interfaces": {"eth0": "native"},
                 "counters": {
@@ -88,7 +89,7 @@ def test_everything() -> None:
     assert shown[0] == "instance: one  draining, ready"
     assert "version: 7 served, 7 committed, 8 prepared  routes abababababab, endpoints cdcdcdcdcdcd" in shown
     assert "listeners: [::1]:443 https (not open)" in shown
-    assert "xdp: eth0 native: 1,200 packets = 1,200 pass_vip" in shown
+    assert "xdp: eth0 native: 1,200 packets = 1,200 pass_vip; interface eth1 does not exist" in shown
     assert "requests: 5, 0 in flight: 5 done" in shown
     assert "losses: 4 log lines dropped" in shown
     assert "state: version 6, written 1 min 1 s ago, older than what is served: full" in shown
