@@ -216,15 +216,16 @@ class Keeper:
         try:
             while True:
                 await _within(self._wake, LOOK_S)
+                self._wake.clear()
                 if self._pending is None and self._is_lost():
                     self._pending = self._written
                 if self._pending is None:
                     continue
-                self._wake.clear()
                 began = time.monotonic()
                 await self._write()
                 took = time.monotonic() - began
                 await _within(self._hurried, RETRY_S if self.error else max(APART_S - took, took * SHARE_MAX))
+                self._hurried.clear()
                 if self._pending is not None:
                     self._wake.set()
         finally:

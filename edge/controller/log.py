@@ -7,6 +7,9 @@ import datetime
 from edge import stderr
 
 
+YEAR_9999 = 253_370_764_800  # its first second; a clock that says more is not worth a calendar
+
+
 def say(text: str) -> None:
     """Write one line for an operator."""
     stderr.say("edge-controller", text)
@@ -14,4 +17,6 @@ def say(text: str) -> None:
 
 def moment(seconds: float) -> str:
     """Shape: a time of the wall clock in UTC, to the second."""
+    if not 0 <= seconds < YEAR_9999:
+        return f"{seconds} s after 1970"
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 
 from edge.controller.lastgood import Raw, complete
-from edge.controller.log import say
+from edge.controller.log import YEAR_9999, say
 from edge.dataplane.tables import read_secrets
 from edge.errors import NativeError
 from edge.holdings import ImageStore
@@ -65,5 +65,6 @@ def unpack(text: str) -> tuple[str, float | None]:
     head, _, slots_text = text.partition("\n")
     with contextlib.suppress(ValueError, AttributeError):
         since = json.loads(head).get("lost_since")
-        return slots_text, float(since) if isinstance(since, int | float) else None
+        known = isinstance(since, int | float) and 0 <= since < YEAR_9999
+        return slots_text, float(since) if known else None
     return "", None

@@ -278,6 +278,24 @@ def test_a_stop_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     running(tmp_path, story)
 
 
+def test_a_stop_with_a_full_disk_does_not_spin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("APART_S", "RETRY_S", "LOOK_S"):
+        monkeypatch.setattr(module, name, 30.0)
+    folder = tmp_path / "state"
+    folder.write_text("in the way")
+
+    async def story(keeper: Keeper) -> None:
+        keeper.keep(contents(1))
+        await until(lambda: keeper.errors == 1)
+        keeper.hurry()
+        await until(lambda: keeper.errors == 2)
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        assert keeper.errors == 2
+
+    running(folder, story)
+
+
 def test_what_cannot_be_written_is_said_once_and_tried_until_it_can(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from edge.controller import resume
 from edge.controller.lastgood import WITHHELD, redact
+from edge.controller.log import moment
 from edge.dataplane.tables import secrets
 from edge.holdings import ImageStore, Stored
 from edge.snapshot.slots import SlotTables
@@ -35,7 +36,14 @@ def test_what_the_holder_keeps_is_read_back(since: float | None) -> None:
     assert resume.unpack(resume.pack(table(3), since).decode()) == (table(3), since)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "[]\nx", "{", '{"lost_since": "x"}\n'])
+@pytest.mark.parametrize("since", ["Infinity", "NaN", "-1", "1e300", '"x"', "[]"])
+def test_a_time_that_is_none(since: str) -> None:
+    assert resume.unpack(f'{{"lost_since": {since}}}\nx') == ("x", None)
+    for odd in (float("inf"), float("nan"), -1, 1e300):
+        assert "after 1970" in moment(odd)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "[]\nx", "{"])
 def test_what_no_controller_left(text: str) -> None:
     assert resume.unpack(text) == ("", None)
 
