@@ -6,7 +6,6 @@ import datetime
 
 from edge import stderr
 
-
 YEAR_9999 = 253_370_764_800  # its first second; a clock that says more is not worth a calendar
 
 
