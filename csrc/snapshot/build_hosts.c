@@ -92,21 +92,18 @@ static int put_host_table(struct builder *builder, struct domain *domain,
         return builder_no_memory(builder);
     memset(grown + first, 0, buckets * sizeof(*grown));
     for (uint32_t i = 0; i < count; i++) {
-        struct edge_text name;
         uint32_t hash, at;
         if (routes[i].fragment->domain != domain->number || routes[i].host.length == 0)
             continue;
         if (i > 0 && compare_hosts(&routes[i - 1], &routes[i]) == 0)
             continue;
-        BUILDER_TRY(builder_intern(builder, routes[i].host, &name));
-        if (name.length > LIMIT_NAME_BYTES)
+        if (routes[i].host.length > LIMIT_NAME_BYTES)
             return builder_refuse(builder, routes[i].item, EDGE_ERR_LIMIT, "host", "too long");
         hash = edge_text_hash(routes[i].host.at, routes[i].host.length);
         for (at = hash & (buckets - 1); entries[at].name_length != 0;)
             at = (at + 1) & (buckets - 1);
         entries[at].tag = (uint16_t)(hash >> 16);
-        entries[at].name_length = (uint8_t)name.length;
-        entries[at].name_offset = name.offset;
+        entries[at].name_length = (uint8_t)routes[i].host.length;
         entries[at].wildcard = (uint8_t)routes[i].fragment->wildcard;
         table->wildcards |=
             image_wildcard_bit(routes[i].host, (uint8_t)routes[i].fragment->wildcard);
@@ -124,8 +121,11 @@ static int fill_hosts(struct builder *builder, const struct placed *routes, uint
     for (uint32_t host = 0; host < hosts; host++) {
         uint32_t first = builder->section[EDGE_SECTION_ROUTE].count, flags = 0, paths;
         struct edge_image_host_entry *entry;
+        struct edge_text name;
         if (groups[host] == 0)
             continue;
+        /* The name stands beside the texts of its routes: a request reads both. */
+        BUILDER_TRY(builder_intern(builder, routes[groups[host] - 1].host, &name));
         for (uint32_t i = groups[host] - 1;
              i < count && compare_hosts(&routes[groups[host] - 1], &routes[i]) == 0; i++) {
             BUILDER_TRY(builder_put_route(builder, routes[i].item));
@@ -138,6 +138,7 @@ static int fill_hosts(struct builder *builder, const struct placed *routes, uint
         entry = (struct edge_image_host_entry *)(void *)builder->section[EDGE_SECTION_HOST_ENTRY]
                     .bytes +
                 host;
+        entry->name_offset = name.offset;
         entry->first_route = first;
         entry->path_index = paths;
     }
