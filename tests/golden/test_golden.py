@@ -29,6 +29,7 @@ from edge.snapshot.compile import compile_snapshot
 from edge.snapshot.slots import SlotTables
 from edge.snapshot.types import Snapshot
 from edge.sources.files import FileSource
+from tests.edge.native import oracle
 
 HERE = Path(__file__).parent
 CASES = sorted(path.parent for path in HERE.glob("*/in.yaml"))
@@ -177,7 +178,10 @@ def answer(snapshot: Snapshot, request: str) -> str:
     """What a request gets, as requests.yaml writes it."""
     scheme, _, rest = request.partition(" ")[2].partition("://")
     authority, slash, target = rest.partition("/")
-    found = explain(snapshot, 1 if scheme == "https" else 0, authority, slash + target.partition("?")[0])
+    path = slash + target.partition("?")[0]
+    found = explain(snapshot, 1 if scheme == "https" else 0, authority, path)
+    plain = oracle.ingress_winner((placed.route for placed in snapshot.routes), authority, path)
+    assert plain == (found.winner.route if found.winner else None), "the plain matcher finds another route"
     if found.winner is None:
         return "404"
     route = found.winner.route
