@@ -136,26 +136,34 @@ class XdpPlane:
         found = edge_object(cache)
         compare_layouts(found.object)
         pins = Pins(instance)
+        used = None
         try:
             pins.make()
             used = pins.recover()
-            place = used if used and reopens(found.object, used) else pins.other(used)
-            kept = pins.kept(found.object, used) if place != used else {}
-            loaded = load(found.object, place, kept=kept, flags=syscalls.PROGRAM_FRAGS)
-            if used and counts.COUNTS in kept:
-                counts.share(place, used)
+            plane = cls._over(instance, pins, used, found)
+            try:
+                plane._attach(interfaces, mode, strict)
+            except XdpError:
+                plane.close()
+                raise
         except OSError as error:
             raise XdpError(f"cannot use {pins.folder}: {error.strerror}") from error
-        plane = cls(instance, pins, place, loaded, found)
-        try:
-            plane._attach(interfaces, mode, strict)
         except XdpError:
-            plane.close()
-            with contextlib.suppress(OSError):  # a maps' place that nothing will ever run over
+            with contextlib.suppress(OSError):  # maps that nothing will ever run over
                 pins.recover() if used else pins.remove()
             raise
         _forget_refusals(cache)
         return plane
+
+    @classmethod
+    def _over(cls, instance: str, pins: Pins, used: Path | None, found: Found) -> XdpPlane:
+        """Load over the place in use if its maps are the object's, else over new ones in the other."""
+        place = used if used and reopens(found.object, used) else pins.other(used)
+        kept = pins.kept(found.object, used) if place != used else {}
+        loaded = load(found.object, place, kept=kept, flags=syscalls.PROGRAM_FRAGS)
+        if used and counts.COUNTS in kept:
+            counts.share(place, used)
+        return cls(instance, pins, place, loaded, found)
 
     def _attach(self, interfaces: Sequence[str], mode: str, strict: bool) -> None:
         self._wanted, self._mode, self._strict = tuple(interfaces), mode, strict

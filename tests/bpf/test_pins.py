@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -17,12 +18,14 @@ from pyroute2 import IPRoute, netns
 
 from edge.errors import XdpError
 from edge.xdp import link, syscalls
+from edge.xdp import plane as plane_module
+from edge.xdp.compiler import Found
 from edge.xdp.object import LAYOUT_PIN
 from edge.xdp.pins import Pins
 from edge.xdp.plane import XdpPlane, detach, earlier, refused_first
 from tests.bpf.packets import ipv4, tcp
 from tests.bpf.probe import V4, VIPS
-from tests.bpf.test_upgrade import DENY
+from tests.bpf.test_upgrade import DENY, OLD, other
 from tests.e2e.lab import inside
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
@@ -261,6 +264,25 @@ def test_a_start_that_fails_leaves_nothing_that_it_made(instance: str, start: St
     with pytest.raises(XdpError, match="gone0"):
         start("edge0", "gone0", mode="native")
     assert not Pins(instance).folder.exists()
+
+
+def test_a_program_that_is_refused_leaves_no_maps(
+    instance: str, published: Start, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endless = b"\x05\x00\xff\xff\x00\x00\x00\x00" + b"\x95" + bytes(7)
+    wrong = replace(other(OLD, "edge_vips"), code=endless, relocations=())
+    with monkeypatch.context() as patch:
+        patch.setattr(plane_module, "edge_object", lambda _cache: Found(wrong, "stored", "a test"))
+        with pytest.raises(XdpError, match="the kernel refuses program"):
+            start()
+        assert not Pins(instance).folder.exists()
+    published().close()
+    with monkeypatch.context() as patch:
+        patch.setattr(plane_module, "edge_object", lambda _cache: Found(wrong, "stored", "a test"))
+        with pytest.raises(XdpError, match="the kernel refuses program"):
+            start()
+    assert denied(instance) == [("edge0", 1)]
+    assert [path.name for path in Pins(instance).folder.glob("maps/*")] == ["a"]
 
 
 def test_a_strangers_program_is_named(instance: str, start: Start, published: Start) -> None:
