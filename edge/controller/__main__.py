@@ -7,6 +7,7 @@ not help; any other death is answered by a restart.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import sys
@@ -28,10 +29,15 @@ async def control(options: Options, end: socket.socket) -> None:
     link = HolderLink(Channel(end), options.instance_run_dir / "control.sock")
     try:
         await link.open()
+        gc.disable()  # until the first objects are there
         controller = Controller(options, link)
         admin = AdminApi(controller.view)
         await admin.start(socket.socket(fileno=os.dup(link.holdings.admin)), options.admin)
         await controller.start()
+        # Ten thousand objects that stay are a million for the collector to walk, each time for nothing.
+        gc.collect()
+        gc.freeze()
+        gc.enable()
         await controller.run()
         await admin.close()
     finally:

@@ -179,6 +179,7 @@ class ModelBuilder:
             new = read_ingress(decoded, ref, self._rule.string_prefix)  # type: ignore[arg-type]
             if ref in self._refused:
                 new = Reading(found=new.found)
+        store.forget_decoded("Ingress", *place)
         old = self._readings.pop(place, _NONE)
         if new is not _NONE:
             self._readings[place] = new

@@ -12,6 +12,8 @@ from edge.model.diagnostics import Diagnostic, ObjectRef, Severity
 from edge.model.ordered import Ordered
 from edge.resources.kinds import Problem
 
+_NOTHING: frozenset[Diagnostic] = frozenset()  # one for all that are in order
+
 
 class Findings:
     """What is wrong, in no order; `all()` gives it as a set."""
@@ -33,7 +35,7 @@ class Findings:
 
     def all(self) -> frozenset[Diagnostic]:
         """Return what was found so far."""
-        return frozenset(self._found)
+        return frozenset(self._found) if self._found else _NOTHING
 
 
 class Ledger:

@@ -8,6 +8,7 @@ Source: networking.k8s.io/v1 Ingress; ingress-nginx where the API leaves it open
 from __future__ import annotations
 
 import hashlib
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -184,7 +185,7 @@ class _Reader:
             self.findings.error(self.ref, where, "Conflict", message)
             return
         upstream = self._upstream(target, backend)
-        key = RouteKey("Ingress", self.ref.namespace, self.ref.name, host, word, path)
+        key = RouteKey("Ingress", self.ref.namespace, self.ref.name, host, word, sys.intern(path))
         wishes = self.wishes
         route = Route(
             key=key,
@@ -198,7 +199,7 @@ class _Reader:
             redirect_https=wishes.force_redirect,
             body_bytes_max=wishes.body_bytes_max,
             path_written=written,
-            service=f"{upstream.key.service}:{upstream.key.port}" if upstream else "",
+            service=sys.intern(f"{upstream.key.service}:{upstream.key.port}") if upstream else "",
             rule_index=place[0],
             path_index=place[1],
         )
@@ -208,8 +209,8 @@ class _Reader:
             route,
             self.age,
             self.ref,
-            where,
-            f"{backend}.service",
+            sys.intern(where),
+            sys.intern(f"{backend}.service"),
             upstream,
             redirect,
             wishes.force_redirect and not solver,

@@ -88,6 +88,10 @@ class ResourceStore:
             found = self._typed[key] = kinds.decode(kind, raw)
         return found
 
+    def forget_decoded(self, kind: str, namespace: str, name: str) -> None:
+        """Drop the struct of an object that was read and is kept in another form."""
+        self._typed.pop((kind, namespace, name), None)
+
     def all_keys(self) -> Iterator[Key]:
         """Shape: the key of every object, in no order."""
         for kind, objects in self._objects.items():

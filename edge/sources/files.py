@@ -22,7 +22,7 @@ import os
 import stat
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
@@ -55,9 +55,12 @@ _NEVER: Signature = (0, 0, 0, 0, 0)
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """One document of a file, or a whole file that cannot be cut. ``problem``: why it cannot be read."""
+    """One document of a file, or a whole file that cannot be cut; ``text`` None where it is the only one.
 
-    text: bytes
+    ``problem``: why it cannot be read.
+    """
+
+    text: bytes | None
     objects: tuple[Pair, ...] = ()
     findings: tuple[tuple[str, str, str], ...] = ()  # field, reason, sentence
     unknown: tuple[str, ...] = ()
@@ -395,6 +398,8 @@ class FileSource:
 
 def _pieces(texts: list[bytes], name: str, old: tuple[_Piece, ...]) -> tuple[_Piece, ...]:
     """Read the pieces of a file that are new; the others are those of its last reading."""
+    if len(texts) == 1:
+        return (replace(_read_piece(texts, 0, name), text=None),)  # nothing to compare it with
     known = [piece.text for piece in old]
     least = min(len(texts), len(known))
     head = next((at for at in range(least) if texts[at] != known[at]), least)

@@ -17,7 +17,8 @@ A, B, C = ("a",), ("b",), ("c",)
 
 
 def test_limits_are_those_of_the_header() -> None:
-    header = (Path(__file__).parents[3] / "csrc/include/edge.h").read_text()
+    folder = Path(__file__).parents[3] / "csrc/include"
+    header = "".join((folder / name).read_text() for name in ("edge.h", "edge_image.h"))
     found = dict(re.findall(r"#define EDGE_(ROUTE|UPSTREAM|LISTENER)_SLOTS (\d+)", header))
     assert found == {
         "ROUTE": str(ROUTE_SLOTS),
