@@ -17,6 +17,7 @@ import pytest
 
 from tests.bpf.witness import Witness, wait_quiet
 from tests.e2e.lab import ADDRESS, wait_for
+from tests.e2e.objects import policy, write
 from tests.e2e.survival import actions
 from tests.e2e.survival.stage import Stage
 from tests.e2e.survival.traffic import CLIENT_ROLE, DENIED, DENIED_ROLE, HOST, PORT
@@ -114,8 +115,14 @@ def test_a_denied_source_never_gets_through(stage: Stage) -> None:
 
 
 def test_after_a_reboot_no_socket_is_open_before_packets_are_judged(stage: Stage) -> None:
-    """Pins are gone, so its packets reach the node again; nobody may ever answer them."""
+    """Pins are gone, so its packets reach the node again; nobody may ever answer them.
+
+    Nor may the page of the heartbeat, which nobody has stamped yet, be taken for a dead man's.
+    """
     edge = stage.edge
+    dead_man = {"seconds": 2, "action": "pass"}
+    write(stage.config, "policy.yaml", policy(deny=[f"{DENIED}/32"], deadMan=dead_man))
+    wait_for("the policy", lambda: edge.admin_json("/xdp").get("dead_man", {}).get("seconds") == 2)
     with Witness(stage.lab, DENIED_ROLE, DENIED, ADDRESS, PORT, 0.0002) as witness:
         for number in range(8 if LONG else 1):
             assert edge.stop() == 0
