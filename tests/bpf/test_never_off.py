@@ -7,8 +7,10 @@ be open before packets are judged. EDGE_LONG repeats every step.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,18 @@ def upgraded(*maps: str) -> Callable[[Stage, int], None]:
     return run
 
 
+def all_killed(stage: Stage, _number: int) -> None:
+    """Kill every process at once, the holder first, and start again over what the kernel keeps."""
+    edge = stage.edge
+    for pid, _name in sorted(edge.processes().items(), key=lambda found: found[1] != "edge-holder"):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    wait_for("all are gone", lambda: not edge.processes(), 10)
+    edge.process.wait(10)
+    edge.start()
+    edge.wait_well()
+
+
 STEPS: dict[str, Callable[[Stage, int], object]] = {
     "holder killed": actions.kill_holder,
     "taken over": actions.take_over,
@@ -93,6 +107,8 @@ STEPS: dict[str, Callable[[Stage, int], object]] = {
     "same shape": upgraded(),
     "other VIPs": upgraded("edge_vips"),
     "other counters": upgraded("edge_counts", "edge_buckets"),
+    "edge upgrade": actions.upgrade_all,
+    "all killed": all_killed,
     "stop and start": actions.stop_and_start,
 }
 
