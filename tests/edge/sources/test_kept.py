@@ -104,6 +104,16 @@ def test_a_broken_file_keeps_what_it_had_and_the_others_are_read(folder: Path, t
     source.close()
 
 
+def test_a_file_with_one_broken_document_is_joined_from_both(folder: Path) -> None:
+    kept: Known = {"a.yaml": tuple((("Service", "default", name), raw(name)) for name in "abc")}
+    (folder / "a.yaml").write_text(service("a") + "---\nkind: {\n---\n" + service("d"))
+    source = FileSource(folder, kept, trust_empty=False)
+    assert loaded(source) == ["+a", "+b", "+c", "+d"], "what is new, and what the broken part may have held"
+    (folder / "a.yaml").write_text(service("a") + "---\n" + service("d"))
+    assert scanned(source) == ["-b", "-c"] and source.diagnostics == ()
+    source.close()
+
+
 def test_only_broken_files_are_a_lost_folder(folder: Path) -> None:
     (folder / "a.yaml").write_text(GARBAGE)
     source = FileSource(folder, KNOWN, trust_empty=False)
