@@ -103,7 +103,7 @@ def test_one_of_them_alive_is_enough_and_none_passes_all(tmp_path: Path) -> None
         assert dead_man(stage)["stale"] is False
 
 
-def test_all_dead_drops_and_a_start_recovers(tmp_path: Path) -> None:
+def test_an_orphan_is_enough_and_all_dead_drops_and_a_start_recovers(tmp_path: Path) -> None:
     with (
         stage_with(tmp_path, "drop") as stage,
         Witness(stage.lab, DENIED_ROLE, ALLOWED, ADDRESS, PORT) as witness,
@@ -111,10 +111,15 @@ def test_all_dead_drops_and_a_start_recovers(tmp_path: Path) -> None:
         edge = stage.edge
         edge.wait_well()
         assert passes(witness)
-        for pid in sorted(edge.processes(), key=lambda pid: pid != edge.process.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        data = edge.pid("edge-data")
+        controller = edge.pid("edge-controller")
+        for pid in (edge.process.pid, controller):
+            os.kill(pid, signal.SIGKILL)
         edge.process.wait(10)
+        end = time.monotonic() + SECONDS + 0.3
+        wait_for("the time is over", lambda: time.monotonic() > end)
+        assert passes(witness), "an orphaned data plane is no sign of life"
+        os.kill(data, signal.SIGKILL)
         before = counted(stage)
         wait_for("packets are dropped", lambda: not passes(witness), SECONDS + 3)
         after = counted(stage)
