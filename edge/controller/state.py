@@ -96,6 +96,7 @@ class StateDirectory:
         except FileNotFoundError:
             return
         os.replace(spare, previous)
+        spare.unlink(missing_ok=True)  # a rename between two names of one file does nothing
 
     def _sync(self) -> None:
         number = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

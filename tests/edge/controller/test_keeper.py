@@ -153,6 +153,49 @@ def test_a_state_of_a_version_before_this_file(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [CURRENT]
 
 
+class Died(BaseException):
+    """A power cut, as far as a test can have one."""
+
+
+@pytest.mark.parametrize("secrets", [False, True])
+def test_a_death_at_any_step_leaves_the_old_or_the_new(tmp_path: Path, secrets: bool) -> None:
+    real = {name: getattr(os, name) for name in ("open", "fsync", "link", "replace", "write", "unlink")}
+    steps, ends = 0, set()
+    while True:
+        folder = tmp_path / str(steps)
+        write(folder, contents(1, "first"), contents(2, "old"), secrets=secrets)
+        left = [steps]
+
+        def counted(name: str, left: list[int] = left) -> Callable[..., Any]:
+            def call(*given: Any, **named: Any) -> Any:
+                left[0] -= 1
+                if left[0] < 0:
+                    raise Died
+                return real[name](*given, **named)
+
+            return call
+
+        keeper = make(folder, secrets)
+        keeper.recover()
+        with pytest.MonkeyPatch.context() as patch:
+            for name in real:
+                patch.setattr(os, name, counted(name))
+            try:
+                keeper._store(contents(3, "new"))
+                died = False
+            except Died:
+                died = True
+        again = make(folder, secrets)
+        ends.add(next(iter(again.recover().files)))
+        assert again.findings == (), f"after {steps} steps"
+        assert again._store(contents(4, "last")) == ("", ())
+        assert not [path for path in folder.iterdir() if path.name.endswith(".new")]
+        if not died:
+            break
+        steps += 1
+    assert steps >= 6 and ends == {"old.yaml", "new.yaml"}
+
+
 def test_a_clock_that_went_back_makes_no_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, contents(1, "web"))
     real = time.time
