@@ -86,6 +86,7 @@ class Keeper:
         self._wake = asyncio.Event()
         self._hurried = asyncio.Event()
         self._writing = threading.Lock()
+        self._lines = lastgood.Lines()
         self._rotate = False  # the present file is worth keeping as the one before
         self._written_monotonic = 0.0
         self.written = 0
@@ -251,7 +252,7 @@ class Keeper:
                 if self._keep_secrets:
                     secrets = lastgood.encode_secrets(contents)
                     self._directory.write(SECRETS, secrets)
-                data, lost = lastgood.encode(contents, now)
+                data, lost = lastgood.encode(contents, now, self._lines)
                 if len(data) > BYTES_MAX:
                     return f"--state-dir: {len(data) >> 20} MiB of objects are more than is kept", lost
                 self._directory.write(CURRENT, data, previous=PREVIOUS if self._rotate else "")

@@ -73,12 +73,30 @@ class _Line(msgspec.Struct, frozen=True):
     raw: dict[str, Any]
 
 
-def encode(contents: Contents, written: int) -> tuple[bytes, tuple[Key, ...]]:
-    """Shape: the file, and the objects that have no form in JSON."""
-    lines, lost = _lines(
-        (key, contents.origins.get(key, ""), redact(raw) if key[0] == "Secret" else raw)
-        for key, raw in sorted(contents.objects.items(), key=lambda pair: pair[0])
-    )
+class Lines:
+    """The lines of the last file: of thousands of objects few are others each time."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Key, tuple[Raw, str, bytes | None]] = {}
+
+    def of(self, contents: Contents) -> tuple[list[bytes], tuple[Key, ...]]:
+        """Shape: the lines by key, and the objects that have no form in JSON."""
+        now: dict[Key, tuple[Raw, str, bytes | None]] = {}
+        for key in sorted(contents.objects):
+            raw, file = contents.objects[key], contents.origins.get(key, "")
+            kept = self._kept.get(key)
+            if kept is None or kept[0] is not raw or kept[1] != file:
+                made, _ = _lines([(key, file, redact(raw) if key[0] == "Secret" else raw)])
+                kept = (raw, file, made[0] if made else None)
+            now[key] = kept
+        self._kept = now
+        lost = tuple(key for key, kept in now.items() if kept[2] is None)
+        return [line for _, _, line in now.values() if line is not None], lost
+
+
+def encode(contents: Contents, written: int, kept: Lines | None = None) -> tuple[bytes, tuple[Key, ...]]:
+    """Shape: the file, and the objects that have no form in JSON. ``kept``: of the files before."""
+    lines, lost = (kept or Lines()).of(contents)
     about = _About(written, contents.version, contents.routes_digest.hex(), contents.endpoints_digest.hex())
     return _seal([msgspec.json.encode(about), contents.slots.encode(), *lines]), lost
 
