@@ -212,14 +212,17 @@ class Controller:
         self._vips = VipFollower(self._settings.listeners, self._options.interface, plane.look)
 
     async def _open_listeners(self) -> None:
-        """Open what is not open yet: the last thing before the first commit."""
+        """Open what is not open yet, and close what other options had: the last thing before a commit."""
         for slot, listener in enumerate(self._settings.listeners):
-            if slot in self._link.state.listeners:
+            there = self._link.state.listeners.get(slot)
+            if there and (there.address, there.port) == (str(listener.address), listener.port):
                 continue
             transport = listener.transport.name.lower()
             reason = await self._link.listen(slot, str(listener.address), listener.port, transport)
             if reason:
                 raise Hopeless(reason)
+        for slot in set(self._link.state.listeners) - set(range(len(self._settings.listeners))):
+            self._link.unlisten(slot)
 
     # ---- run -----------------------------------------------------------------------------
 
@@ -261,8 +264,8 @@ class Controller:
             self._take(self._store.apply(events))
             if not self._link.state.draining:
                 await self._publish()
-            with contextlib.suppress(SourceError):  # the keeper says it when the disk is full
-                await asyncio.to_thread(self._state.write, NAMES, self._names.to_json())
+        with contextlib.suppress(SourceError):  # the keeper says it when the disk is full
+            await asyncio.to_thread(self._state.write, NAMES, self._names.to_json())
 
     async def _retry(self) -> None:
         """Try again, less and less often, what could not be published for a reason outside of the objects."""

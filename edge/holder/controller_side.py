@@ -6,7 +6,9 @@ far as numbers go. Never looks into an image.
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 from collections.abc import Callable, Mapping
 
 from edge.channel import Channel
@@ -42,6 +44,7 @@ class ControllerSide:
         self.on_hopeless: Callable[[], None] = lambda: None
         self.on_changed: Callable[[], None] = lambda: None
         self._upgrade: ControllerUpgrade | None = None
+        self._parked: dict[tuple[str, int], Listener] = {}  # of slots that other options have changed
         if holdings.heartbeat >= 0:
             self.heartbeat.map(holdings.heartbeat)
 
@@ -197,20 +200,44 @@ class ControllerSide:
         slot, port = message.number("slot", -1), message.number("port", -1)
         address = message.fields.get("address", "")
         listener = self._holdings.listeners.get(slot)
-        if listener is None:
+        if listener is None or (listener.address, listener.port) != (address, port):
             try:
                 if not 0 <= slot < LISTENERS_MAX:
                     raise HolderError(f"listener slot {slot} is out of range")
-                members = sockets.open_members(address, port, self._holdings.workers)
+                members = self._sockets_of(address, port)
             except HolderError as error:
                 self.send("failed", slot=slot, reason=error)
                 return
-            port = members[0].getsockname()[1]
-            listener = Listener(slot, address, port, [member.detach() for member in members])
+            self._park(slot)
+            with socket.socket(fileno=os.dup(members[0])) as one:
+                port = one.getsockname()[1]
+            listener = Listener(slot, address, port, members)
             self._holdings.listeners[slot] = listener
             self.data.listen(listener)
             self.on_changed()
         listener.tell(self.send, "listening")
+
+    def _sockets_of(self, address: str, port: int) -> list[int]:
+        """Return the members of an address: those we have, under whatever slot, or fresh ones.
+
+        Errors: HolderError.
+        """
+        for slot, listener in self._holdings.listeners.items():
+            if (listener.address, listener.port) == (address, port):
+                self._park(slot)
+                break
+        parked = self._parked.pop((address, port), None)
+        if parked is not None:
+            return parked.members
+        opened = sockets.open_members(address, port, self._holdings.workers)
+        return [member.detach() for member in opened]
+
+    def _park(self, slot: int) -> None:
+        """Take a listener out of its slot; its sockets stay open until the next commit."""
+        listener = self._holdings.listeners.pop(slot, None)
+        if listener:
+            self.data.send("unlisten", slot=slot)
+            self._parked[listener.address, listener.port] = listener
 
     def _unlisten(self, slot: int) -> None:
         listener = self._holdings.listeners.pop(slot, None)
@@ -236,6 +263,8 @@ class ControllerSide:
         if not self._holdings.store.commit(version):
             say(f"the controller committed version {version}, which is not staged: ignored")
             return
+        while self._parked:
+            self._parked.popitem()[1].close()
         self._page.write(version)
         self.data.commit(version)
         if self._upgrade:

@@ -184,7 +184,7 @@ class Holder:
         if found.how == "apart":
             self.data.on_serving = self._tell_predecessor
         if found.how in ("handed", "adopted"):
-            follow_options(self._options_before, self.options, self.controller, self.data)
+            follow_options(self._options_before, self.options, self.controller, self.data, self.holdings)
 
     def _hear_predecessor(self) -> None:
         """Wait for the end of the old holder: with it, lanes are free that only it knew of."""

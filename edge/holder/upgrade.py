@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 from edge.errors import HolderError
+from edge.holder.children import clean_environment
 from edge.holder.control import Client
 from edge.holder.controller_side import ControllerSide
 from edge.holder.data_planes import DataPlanes
 from edge.holder.log import say
 from edge.holder.loop import Loop, Moment
 from edge.holder.notify import Notifier
+from edge.holdings import Holdings
 from edge.messages import Message
 from edge.options import Options
 
@@ -126,28 +128,41 @@ class Upgrade:
 
 
 def follow_options(
-    before: Mapping[str, str], options: Options, controller: ControllerSide, data: DataPlanes
+    before: Mapping[str, str],
+    options: Options,
+    controller: ControllerSide,
+    data: DataPlanes,
+    holdings: Holdings,
 ) -> None:
     """Bring running processes to the options of this holder: what differs is replaced, as in an upgrade."""
     now = options.to_environment()
-    changed = [name for name, text in now.items() if before.get(name) != text and name not in SILENT_OPTIONS]
+    # What the holder before did not know is as it was: the default.
+    changed = [
+        name for name, text in now.items() if before.get(name, text) != text and name not in SILENT_OPTIONS
+    ]
     if not changed:
         return
     words = ", ".join("--" + name.removeprefix("EDGE_").lower().replace("_", "-") for name in changed)
     say(f"other options than before: {words}")
 
-    def data_next(state: str = "done", text: str = "") -> None:
+    def next_one(state: str = "done", text: str = "") -> None:
         if state == "failed":
             say(f"the controller does not take the other options: {text}")
+        elif state == "done":
+            holdings.options = now
+            controller.send("holding", (), what="options", **now)
         if state in ("done", "failed") and data.current and any(name in DATA_OPTIONS for name in changed):
             with _said():
                 data.upgrade(data.program.executable, _say_failure)
 
-    if controller.child is not None:
-        with _said():
-            controller.upgrade(controller.program.executable, data_next, now)
-    else:
-        data_next()
+    if controller.child is None:
+        next_one()
+        return
+    running = {**now, **{name: before[name] for name in changed}}
+    holdings.options = running  # and the way back, if those of now cannot be met
+    controller.program.environment = clean_environment(running)
+    with _said():
+        controller.upgrade(controller.program.executable, next_one, now)
 
 
 @contextlib.contextmanager

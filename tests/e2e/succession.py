@@ -48,6 +48,8 @@ class Succession(Instance):
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         wait_for("they are gone", lambda: self.ended(*pids), 10)
+        if self.process.pid in pids:
+            self.process.wait(10)
 
     def ended(self, *pids: int) -> bool:
         """Tell whether all of them are gone; ours is waited for."""

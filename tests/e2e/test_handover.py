@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import signal
@@ -13,10 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from bench.proxy import processes
 from edge.holder.record import pid_namespace
 from edge.messages import receive, send
 from tests.e2e.lab import wait_for
 from tests.e2e.succession import Succession, nothing_failed, succession, traffic
+from tests.e2e.survival.traffic import HOST
+from tests.fakes.client import ask
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
@@ -206,6 +210,38 @@ def test_other_options_after_a_take_over(tmp_path: Path) -> None:
         edge.ask("nobody.example")
         log = edge.folder / "access.log"
         wait_for("a line in JSON", lambda: any(line[0] == "{" for line in log.read_text().splitlines()))
+
+
+def test_other_listeners_after_a_take_over(tmp_path: Path) -> None:
+    """What is served before and after is served all the time, though its slot is another one."""
+    with succession(tmp_path) as edge:
+        kept, more, other = edge.port, processes.free_port(), processes.free_port()
+        before = edge.wait_well()
+        with traffic(edge) as seen:
+            edge.take_over(http=[f"127.0.0.1:{more}", f"127.0.0.1:{kept}"])
+            both = f"127.0.0.1:{more},127.0.0.1:{kept}"
+            wait_for("both are served", lambda: edge.well().get("listeners") == both, 20)
+            assert ask("127.0.0.1", more, HOST, "/echo").status == 200
+        nothing_failed(seen)
+        assert edge.holder()["data_pid"] == before["data_pid"]
+        edge.take_over(http=[f"127.0.0.1:{other}"])
+        wait_for("the other one", lambda: edge.well().get("listeners") == f"127.0.0.1:{other}", 20)
+        assert ask("127.0.0.1", other, HOST, "/echo").status == 200
+        for port in (kept, more):
+            wait_for("refused", lambda: refused(port), 5)  # noqa: B023
+        with socket.create_server(("127.0.0.1", kept)):  # somebody else's now: it stays as it is
+            old = edge.process
+            edge.options["http"] = [f"127.0.0.1:{kept}", f"127.0.0.1:{other}"]
+            edge.start()
+            assert old.wait(20) == 0
+            wait_for("it is said", lambda: "does not take the other options" in edge.lines(), 20)
+            wait_for("as before", lambda: edge.well().get("listeners") == f"127.0.0.1:{other}", 20)
+        assert ask("127.0.0.1", other, HOST, "/echo").status == 200
+
+
+def refused(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
 
 
 def both_replaced(edge: Succession, before: dict[str, str]) -> bool:

@@ -199,17 +199,18 @@ def test_a_controller_that_ends_is_replaced_by_the_old_one(world: World) -> None
 def test_other_options_replace_what_they_are_for(world: World, capfd: pytest.CaptureFixture[str]) -> None:
     before = world.options.to_environment()
     same = Options.from_environment({**before, "EDGE_TAKE_OVER": "1", "EDGE_WORKERS": "9"})
-    follow_options(before, same, world.controller, world.data)
+    follow_options(before, same, world.controller, world.data, world.holdings)
     assert not world.controller.upgrading and not world.data.upgrading
     other = Options.from_environment({**before, "EDGE_LOG_FORMAT": "json", "EDGE_CONFIG": "there"})
-    follow_options(before, other, world.controller, world.data)
+    follow_options(before, other, world.controller, world.data, world.holdings)
     assert "other options than before: --config, --log-format" in capfd.readouterr().err
     assert world.controller.upgrading and not world.data.upgrading
+    assert world.holdings.options["EDGE_CONFIG"] == ""  # until the others are followed
     world.controllers[0].dies()
     world.until(lambda: len(world.controllers) == 2)
     commit(world.controllers[1], world, 2)
     world.until(lambda: world.data.upgrading)
-    assert len(world.data_planes) == 2
+    assert len(world.data_planes) == 2 and world.holdings.options["EDGE_CONFIG"] == "there"
 
 
 # ---- watchdog --------------------------------------------------------------------------------
