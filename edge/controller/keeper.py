@@ -28,7 +28,8 @@ PREVIOUS = "last-good.old.jsonl"
 SECRETS = "secrets.jsonl"
 SLOTS_ALONE = "slots.json"  # what versions before this file wrote
 APART_S = 1.0  # between two writes
-SHARE_MAX = 10  # and at least so many times as long as the last one took
+SHARE_MAX = 10  # and at least so many times as long as the last one took,
+APART_MAX_S = 10.0  # but no longer than this
 RETRY_S = 2.0
 LOOK_S = 10.0  # whether the file is still there
 
@@ -225,7 +226,8 @@ class Keeper:
                 began = time.monotonic()
                 await self._write()
                 took = time.monotonic() - began
-                await _within(self._hurried, RETRY_S if self.error else max(APART_S - took, took * SHARE_MAX))
+                pause = max(APART_S - took, min(took * SHARE_MAX, APART_MAX_S))
+                await _within(self._hurried, RETRY_S if self.error else pause)
                 self._hurried.clear()
                 if self._pending is not None:
                     self._wake.set()
