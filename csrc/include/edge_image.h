@@ -144,8 +144,9 @@ struct edge_image_host_entry {
 
 /* How a path finds its routes. A path's key is its text, for a prefix without the one slash at its
  * end, and counts as many elements as it has slashes. The buckets [first_entry, + mask + 1) hold
- * keys of at most 62 elements; deeper ones, regular expressions and prefixes by text are "others",
- * tried one by one.
+ * keys of at most 62 elements. Behind them stand text_buckets more for prefixes by text of at most
+ * 127 bytes: their hash is edge_text_hash, their route stands in `exact`. What is deeper or longer,
+ * and regular expressions, are "others", tried one by one.
  * Routes are numbered from the host's first, so the index says nothing of a host itself. */
 struct edge_image_path_index {
     uint64_t exact_counts;  /* bit n: there is an exact path of n elements */
@@ -154,15 +155,17 @@ struct edge_image_path_index {
     uint32_t mask;
     uint32_t first_other;
     uint32_t other_count;
-    uint32_t route_count; /* of each host with this index */
-    uint32_t flags;       /* EDGE_PATHS_* */
-    uint32_t first_route; /* of the first host with this index */
-    uint32_t reserved;
+    uint32_t route_count;     /* of each host with this index */
+    uint32_t flags;           /* EDGE_PATHS_* */
+    uint32_t first_route;     /* of the first host with this index */
+    uint32_t text_buckets;    /* a power of two, or 0 */
+    uint64_t text_lengths[2]; /* bit n of 128: there is a prefix by text of n bytes */
 };
 
 #define EDGE_PATHS_ORDERED 1      /* a longer key always wins: the first that is found is best */
 #define EDGE_PATHS_FALL_THROUGH 2 /* what no path matches may go to a less specific host */
 #define EDGE_PATH_ELEMENTS_MAX 62
+#define EDGE_PATH_TEXT_MAX 127
 
 struct edge_image_path_entry {
     uint16_t tag; /* upper half of the key's hash */
@@ -174,7 +177,7 @@ struct edge_image_path_entry {
 
 #define EDGE_PATH_CONDITIONAL 2147483648
 
-/* An expression, a prefix by text, or a path too deep for the buckets; ascending within an index.
+/* An expression, or a path too deep or too long for the buckets; ascending within an index.
  */
 struct edge_image_path_other {
     uint32_t route; /* number within the host */

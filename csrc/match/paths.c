@@ -93,6 +93,28 @@ static uint32_t least(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
+/* Prefixes by text, the longest first; best: what was found otherwise. */
+static uint32_t match_texts(const struct image *image, const struct edge_image_host_entry *host,
+                            const struct edge_image_path_index *index, uint32_t best,
+                            const struct match_request *request)
+{
+    for (int word = 1; word >= 0; word--) {
+        uint64_t lengths = index->text_lengths[word];
+        while (lengths != 0) {
+            const uint32_t bit = 63 - (uint32_t)__builtin_clzll(lengths);
+            const struct slice key = {request->path.at, 64 * (uint32_t)word + bit};
+            const struct edge_image_path_entry *entry;
+            lengths ^= UINT64_C(1) << bit;
+            if (key.length > request->path.length)
+                continue;
+            entry = path_index_find_text(image, index, key);
+            if (entry != NULL)
+                best = least(best, pick(image, host->first_route, entry->exact, best, request));
+        }
+    }
+    return best;
+}
+
 /* Expressions and what is too deep, up to the best that was found. */
 static uint32_t match_others(const struct image *image, const struct edge_image_host_entry *host,
                              const struct edge_image_path_index *index, uint32_t best,
@@ -131,6 +153,8 @@ int32_t paths_match(const struct image *image, const struct edge_image_host_entr
             best = least(best, pick(image, host->first_route, entry->prefix, best, request));
         whole = false;
     }
+    if (index->text_buckets > 0)
+        best = match_texts(image, host, index, best, request);
     if (index->other_count > 0)
         best = match_others(image, host, index, best, request);
     return best == NONE ? -1 : (int32_t)(host->first_route + best);

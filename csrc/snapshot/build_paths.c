@@ -15,7 +15,7 @@ struct list {
     uint32_t flags;
 };
 
-/* A key while its routes are gathered. */
+/* A key while its routes are gathered; of a prefix by text only `exact` is used. */
 struct key {
     struct slice text; /* in the image's text section, whose place may not change meanwhile */
     uint32_t offset;
@@ -103,16 +103,22 @@ static int put_other(struct builder *builder, uint32_t number, uint32_t origin)
     return EDGE_OK;
 }
 
-/* All keys of a list into a table that is never full; the number of keys. */
+/* Keys of a list in a table that is never full. */
+struct keys {
+    struct key *at;
+    uint32_t mask;
+    uint32_t count;
+};
+
+/* keys[0]: by elements, keys[1]: by text. */
 static int gather(struct builder *builder, const struct list *list, uint32_t origin,
-                  struct key *keys, uint32_t mask, struct edge_image_path_index *index,
-                  uint32_t *count)
+                  struct keys keys[2], struct edge_image_path_index *index)
 {
-    *count = 0;
     for (uint32_t i = 0; i < list->count; i++) {
         const struct edge_image_route *route = builder_route(builder, list->first + i);
         struct slice path = builder_stored(builder, route->path);
         struct slice text = path_key(route->path_type, path);
+        const bool by_text = route->path_type == EDGE_PATH_STRING_PREFIX;
         struct key *key;
         uint32_t hash;
         if (path_is_other(route->path_type, path)) {
@@ -120,15 +126,18 @@ static int gather(struct builder *builder, const struct list *list, uint32_t ori
             index->other_count++;
             continue;
         }
-        hash = path_key_hash(text);
-        key = find_key(keys, mask, text, hash);
+        hash = by_text ? edge_text_hash(text.at, text.length) : path_key_hash(text);
+        key = find_key(keys[by_text].at, keys[by_text].mask, text, hash);
         if (key->exact == 0 && key->prefix == 0) {
             key->text = text;
             key->offset = route->path.offset;
             key->hash = hash;
-            ++*count;
+            keys[by_text].count++;
         }
-        if (route->path_type == EDGE_PATH_EXACT) {
+        if (by_text) {
+            chain(builder, list, i, &key->exact, &key->exact_last);
+            index->text_lengths[text.length / 64] |= UINT64_C(1) << text.length % 64;
+        } else if (route->path_type == EDGE_PATH_EXACT) {
             chain(builder, list, i, &key->exact, &key->exact_last);
             index->exact_counts |= UINT64_C(1) << path_key_elements(text);
         } else {
@@ -139,29 +148,29 @@ static int gather(struct builder *builder, const struct list *list, uint32_t ori
     return EDGE_OK;
 }
 
-static int put_entries(struct builder *builder, const struct key *keys, uint32_t mask,
-                       uint32_t count, uint32_t origin, struct edge_image_path_index *index)
+static int put_entries(struct builder *builder, const struct keys *keys, uint32_t origin,
+                       uint32_t *out)
 {
-    const uint32_t buckets = buckets_for(count);
+    const uint32_t buckets = buckets_for(keys->count), mask = buckets - 1;
     struct edge_image_path_entry *entries =
         builder_append(builder, EDGE_SECTION_PATH_ENTRY, buckets, origin);
 
     if (entries == NULL)
         return builder_no_memory(builder);
-    index->mask = buckets - 1;
-    index->first_entry = builder->section[EDGE_SECTION_PATH_ENTRY].count - buckets;
-    for (uint32_t i = 0; i <= mask; i++) {
-        uint32_t at = keys[i].hash & index->mask;
-        if (keys[i].exact == 0 && keys[i].prefix == 0)
+    *out = buckets;
+    for (uint32_t i = 0; i <= keys->mask; i++) {
+        const struct key *key = &keys->at[i];
+        uint32_t at = key->hash & mask;
+        if (key->exact == 0 && key->prefix == 0)
             continue;
         while (entries[at].exact != 0 || entries[at].prefix != 0)
-            at = (at + 1) & index->mask;
+            at = (at + 1) & mask;
         entries[at] = (struct edge_image_path_entry){
-            .tag = (uint16_t)(keys[i].hash >> 16),
-            .key_length = (uint16_t)keys[i].text.length,
-            .key_offset = keys[i].offset,
-            .exact = keys[i].exact,
-            .prefix = keys[i].prefix,
+            .tag = (uint16_t)(key->hash >> 16),
+            .key_length = (uint16_t)key->text.length,
+            .key_offset = key->offset,
+            .exact = key->exact,
+            .prefix = key->prefix,
         };
     }
     return EDGE_OK;
@@ -175,18 +184,23 @@ static int put_index(struct builder *builder, const struct list *list, uint32_t 
         .flags = list->flags,
         .first_route = list->first,
     };
-    const uint32_t mask = builder_buckets(list->count) - 1;
-    struct key *keys = calloc(mask + (size_t)1, sizeof(*keys));
+    const uint32_t buckets = builder_buckets(list->count);
+    struct key *room = calloc(2 * (size_t)buckets, sizeof(*room));
+    struct keys keys[2] = {{room, buckets - 1, 0}, {room + buckets, buckets - 1, 0}};
     struct edge_image_path_index *entry;
-    uint32_t count;
+    uint32_t taken = 0;
     int rc;
 
-    if (keys == NULL)
+    if (room == NULL)
         return builder_no_memory(builder);
-    rc = gather(builder, list, origin, keys, mask, &index, &count);
+    index.first_entry = builder->section[EDGE_SECTION_PATH_ENTRY].count;
+    rc = gather(builder, list, origin, keys, &index);
     if (rc == EDGE_OK)
-        rc = put_entries(builder, keys, mask, count, origin, &index);
-    free(keys);
+        rc = put_entries(builder, &keys[0], origin, &taken);
+    index.mask = taken - 1;
+    if (rc == EDGE_OK && keys[1].count > 0)
+        rc = put_entries(builder, &keys[1], origin, &index.text_buckets);
+    free(room);
     BUILDER_TRY(rc);
     entry = builder_append(builder, EDGE_SECTION_PATH_INDEX, 1, origin);
     if (entry == NULL)

@@ -12,6 +12,14 @@ struct proof {
     uint32_t first_route;
     uint32_t visited;
     uint64_t exact_counts, prefix_counts;
+    uint64_t text_lengths[2];
+};
+
+/* One of its two tables of buckets. */
+struct table {
+    uint32_t first;
+    uint32_t mask;
+    bool by_text;
 };
 
 /* Exact before prefix before expressions, longer before shorter; precedence stands above. */
@@ -50,35 +58,19 @@ static int check_chain(struct walk *walk, struct proof *proof, uint32_t value, u
     }
 }
 
-static int check_entry(struct walk *walk, struct proof *proof, uint32_t place)
+static int check_routes_of(struct walk *walk, struct proof *proof, const struct table *table,
+                           const struct edge_image_path_entry *it, struct slice key)
 {
-    const struct image *image = &walk->image;
-    const struct edge_image_path_entry *entries = image->path_entries + proof->index->first_entry;
-    const struct edge_image_path_entry *it = &entries[place];
-    const struct edge_text text = {it->key_offset, it->key_length};
-    uint32_t hash, elements;
-    struct slice key;
+    const uint32_t elements = path_key_elements(key);
 
-    TRY(check_text(walk, text, "key_offset", LIMIT_PATH_BYTES));
-    key = image_text(image, text);
-    if (key.length > 0 && key.at[0] != '/')
-        REFUSE(walk, EDGE_ERR_INVALID, "key_offset", "does not begin with a slash");
-    hash = path_key_hash(key);
-    elements = path_key_elements(key);
-    if (it->tag != hash >> 16)
-        REFUSE(walk, EDGE_ERR_INVALID, "tag", "is not that of the key");
+    if (table->by_text) {
+        if (key.length == 0 || key.length > EDGE_PATH_TEXT_MAX || it->prefix != 0)
+            REFUSE(walk, EDGE_ERR_INVALID, "key_length", "not a prefix by text");
+        proof->text_lengths[key.length / 64] |= UINT64_C(1) << key.length % 64;
+        return check_chain(walk, proof, it->exact, EDGE_PATH_STRING_PREFIX, key);
+    }
     if (elements > EDGE_PATH_ELEMENTS_MAX)
         REFUSE(walk, EDGE_ERR_LIMIT, "key_offset", "%" PRIu32 " elements", elements);
-    for (uint32_t at = hash & proof->index->mask; at != place; at = (at + 1) & proof->index->mask) {
-        const struct edge_text other = {entries[at].key_offset, entries[at].key_length};
-        if ((entries[at].exact | entries[at].prefix) == 0)
-            REFUSE(walk, EDGE_ERR_INVALID, "tag", "no lookup comes to this bucket");
-        if (entries[at].tag != it->tag || other.length != text.length)
-            continue;
-        TRY(check_text(walk, other, "key_offset", LIMIT_PATH_BYTES));
-        if (slice_equal(image_text(image, other), key))
-            REFUSE(walk, EDGE_ERR_INVALID, "key_offset", "stands twice in its index");
-    }
     if (it->exact != 0) {
         proof->exact_counts |= UINT64_C(1) << elements;
         TRY(check_chain(walk, proof, it->exact, EDGE_PATH_EXACT, key));
@@ -90,30 +82,59 @@ static int check_entry(struct walk *walk, struct proof *proof, uint32_t place)
     return EDGE_OK;
 }
 
-static int check_entries(struct walk *walk, struct proof *proof)
+static int check_entry(struct walk *walk, struct proof *proof, const struct table *table,
+                       uint32_t place)
 {
     const struct image *image = &walk->image;
-    const struct edge_image_path_index *index = proof->index;
+    const struct edge_image_path_entry *entries = image->path_entries + table->first;
+    const struct edge_image_path_entry *it = &entries[place];
+    const struct edge_text text = {it->key_offset, it->key_length};
+    struct slice key;
+    uint32_t hash;
+
+    TRY(check_text(walk, text, "key_offset", LIMIT_PATH_BYTES));
+    key = image_text(image, text);
+    if (key.length > 0 && key.at[0] != '/')
+        REFUSE(walk, EDGE_ERR_INVALID, "key_offset", "does not begin with a slash");
+    hash = table->by_text ? edge_text_hash(key.at, key.length) : path_key_hash(key);
+    if (it->tag != hash >> 16)
+        REFUSE(walk, EDGE_ERR_INVALID, "tag", "is not that of the key");
+    for (uint32_t at = hash & table->mask; at != place; at = (at + 1) & table->mask) {
+        const struct edge_text other = {entries[at].key_offset, entries[at].key_length};
+        if ((entries[at].exact | entries[at].prefix) == 0)
+            REFUSE(walk, EDGE_ERR_INVALID, "tag", "no lookup comes to this bucket");
+        if (entries[at].tag != it->tag || other.length != text.length)
+            continue;
+        TRY(check_text(walk, other, "key_offset", LIMIT_PATH_BYTES));
+        if (slice_equal(image_text(image, other), key))
+            REFUSE(walk, EDGE_ERR_INVALID, "key_offset", "stands twice in its index");
+    }
+    return check_routes_of(walk, proof, table, it, key);
+}
+
+static int check_entries(struct walk *walk, struct proof *proof, const struct table *table)
+{
+    const struct image *image = &walk->image;
     uint32_t empty = 0;
 
     walk->section = EDGE_SECTION_PATH_ENTRY;
-    for (uint32_t i = 0; i <= index->mask; i++) {
-        const struct edge_image_path_entry *it = &image->path_entries[index->first_entry + i];
+    for (uint32_t i = 0; i <= table->mask; i++) {
+        const struct edge_image_path_entry *it = &image->path_entries[table->first + i];
         if ((it->exact | it->prefix) != 0)
             continue;
-        walk->index = index->first_entry + i;
+        walk->index = table->first + i;
         if (!check_zero(it, sizeof(*it)))
             REFUSE(walk, EDGE_ERR_INVALID, "", "an empty bucket must be zero");
         empty++;
     }
     if (empty == 0)
         REFUSE(walk, EDGE_ERR_INVALID, "", "an index without an empty bucket");
-    for (uint32_t i = 0; i <= index->mask; i++) {
-        const struct edge_image_path_entry *it = &image->path_entries[index->first_entry + i];
+    for (uint32_t i = 0; i <= table->mask; i++) {
+        const struct edge_image_path_entry *it = &image->path_entries[table->first + i];
         walk->section = EDGE_SECTION_PATH_ENTRY;
-        walk->index = index->first_entry + i;
+        walk->index = table->first + i;
         if ((it->exact | it->prefix) != 0)
-            TRY(check_entry(walk, proof, i));
+            TRY(check_entry(walk, proof, table, i));
     }
     return EDGE_OK;
 }
@@ -149,8 +170,6 @@ static int check_index(struct walk *walk, uint32_t number, uint32_t first_route,
     walk->index = number;
     if (it->first_route != first_route)
         REFUSE(walk, EDGE_ERR_REFERENCE, "first_route", "not that of the first host");
-    if (it->reserved != 0)
-        REFUSE(walk, EDGE_ERR_INVALID, "reserved", "must be zero");
     if (it->route_count == 0)
         REFUSE(walk, EDGE_ERR_INVALID, "route_count", "a host without a route");
     if (first_route > image->count[EDGE_SECTION_ROUTE] ||
@@ -160,11 +179,17 @@ static int check_index(struct walk *walk, uint32_t number, uint32_t first_route,
         REFUSE(walk, EDGE_ERR_INVALID, "mask", "not a power of two minus one");
     if ((it->flags & ~(uint32_t)(EDGE_PATHS_ORDERED | EDGE_PATHS_FALL_THROUGH)) != 0)
         REFUSE(walk, EDGE_ERR_INVALID, "flags", "unknown");
-    TRY(check_list(walk, it->first_entry, it->mask + 1, EDGE_SECTION_PATH_ENTRY, entries,
-                   "first_entry"));
+    if (it->text_buckets > LIMIT_BUCKETS || (it->text_buckets & (it->text_buckets - 1)) != 0)
+        REFUSE(walk, EDGE_ERR_INVALID, "text_buckets", "not a power of two");
+    TRY(check_list(walk, it->first_entry, it->mask + 1 + it->text_buckets, EDGE_SECTION_PATH_ENTRY,
+                   entries, "first_entry"));
     TRY(check_list(walk, it->first_other, it->other_count, EDGE_SECTION_PATH_OTHER, others,
                    "first_other"));
-    TRY(check_entries(walk, &proof));
+    TRY(check_entries(walk, &proof, &(struct table){it->first_entry, it->mask, false}));
+    if (it->text_buckets > 0)
+        TRY(check_entries(
+            walk, &proof,
+            &(struct table){it->first_entry + it->mask + 1, it->text_buckets - 1, true}));
     TRY(check_others(walk, &proof));
     walk->section = EDGE_SECTION_PATH_INDEX;
     walk->index = number;
@@ -173,6 +198,8 @@ static int check_index(struct walk *walk, uint32_t number, uint32_t first_route,
                proof.visited, it->route_count);
     if (proof.exact_counts != it->exact_counts || proof.prefix_counts != it->prefix_counts)
         REFUSE(walk, EDGE_ERR_INVALID, "exact_counts", "are not those of the keys");
+    if (memcmp(proof.text_lengths, it->text_lengths, sizeof(proof.text_lengths)) != 0)
+        REFUSE(walk, EDGE_ERR_INVALID, "text_lengths", "are not those of the keys");
     if (path_index_ordered(image, it, first_route) != ((it->flags & EDGE_PATHS_ORDERED) != 0))
         REFUSE(walk, EDGE_ERR_INVALID, "flags", "the order is not as said");
     return EDGE_OK;

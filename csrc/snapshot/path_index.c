@@ -29,7 +29,9 @@ uint32_t path_key_hash(struct slice key)
 
 bool path_is_other(uint32_t type, struct slice path)
 {
-    return type == EDGE_PATH_REGEX || type == EDGE_PATH_STRING_PREFIX ||
+    if (type == EDGE_PATH_STRING_PREFIX)
+        return path.length > EDGE_PATH_TEXT_MAX;
+    return type == EDGE_PATH_REGEX ||
            path_key_elements(path_key(type, path)) > EDGE_PATH_ELEMENTS_MAX;
 }
 

@@ -57,21 +57,37 @@ static inline bool path_text_equal(const char *a, const char *b, size_t length)
     return hash_load(end - 8) == hash_load(b + (end - a) - 8);
 }
 
-/* The bucket of a key, NULL: none. The check made sure that there is an empty one to stop at. */
+/* The bucket of a key in a table, NULL: none. The check made sure that there is an empty one to
+ * stop at. */
 static inline const struct edge_image_path_entry *
-path_index_find(const struct image *image, const struct edge_image_path_index *index,
-                struct slice key, uint32_t hash)
+path_find(const struct image *image, uint32_t first, uint32_t mask, struct slice key, uint32_t hash)
 {
-    const struct edge_image_path_entry *entries = image->path_entries + index->first_entry;
+    const struct edge_image_path_entry *entries = image->path_entries + first;
 
     for (uint32_t i = hash;; i++) {
-        const struct edge_image_path_entry *entry = &entries[i & index->mask];
+        const struct edge_image_path_entry *entry = &entries[i & mask];
         if ((entry->exact | entry->prefix) == 0)
             return NULL;
         if (entry->tag == (uint16_t)(hash >> 16) && entry->key_length == key.length &&
             path_text_equal(image->text + entry->key_offset, key.at, key.length))
             return entry;
     }
+}
+
+static inline const struct edge_image_path_entry *
+path_index_find(const struct image *image, const struct edge_image_path_index *index,
+                struct slice key, uint32_t hash)
+{
+    return path_find(image, index->first_entry, index->mask, key, hash);
+}
+
+/* The same among prefixes by text; there must be some. */
+static inline const struct edge_image_path_entry *
+path_index_find_text(const struct image *image, const struct edge_image_path_index *index,
+                     struct slice key)
+{
+    return path_find(image, index->first_entry + index->mask + 1, index->text_buckets - 1, key,
+                     edge_text_hash(key.at, key.length));
 }
 
 /* Whether EDGE_PATHS_ORDERED is true of a host with that index, whose chains were checked. */

@@ -128,7 +128,8 @@ static void test_entries(void)
     REFUSES(paths->flags ^= EDGE_PATHS_ORDERED, EDGE_ERR_INVALID, "a false order");
     REFUSES(paths->flags |= 4, EDGE_ERR_INVALID, "flags of an index");
     REFUSES(paths->route_count = 0, EDGE_ERR_INVALID, "an index of no routes");
-    REFUSES(paths->reserved = 1, EDGE_ERR_INVALID, "reserved of an index");
+    REFUSES(paths->text_lengths[1] ^= 1, EDGE_ERR_INVALID, "lengths of texts");
+    REFUSES(paths->text_buckets = 3, EDGE_ERR_INVALID, "buckets of texts");
     REFUSES(paths->first_route = 5, EDGE_ERR_REFERENCE, "an index of another host");
     REFUSES(taken->tag++, EDGE_ERR_INVALID, "tag of a key");
     REFUSES(taken->key_length--, EDGE_ERR_INVALID, "another key");
