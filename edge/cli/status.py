@@ -184,7 +184,7 @@ def rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         lines += _counters(found["metrics"])
     lines += _state(found["diagnostics"])
     counts = {name: holder.get(name, "0") for name in COUNTS}
-    lines.append(("since start", ", ".join(f"{number} {COUNTS[name]}" for name, number in counts.items())))
+    lines.append(("since start", ", ".join(f"{COUNTS[name]} {number}" for name, number in counts.items())))
     return lines + _findings(found["diagnostics"]) + _events_shown(found["events"])
 
 

@@ -55,6 +55,13 @@ def test_one_screen(tmp_path: Path) -> None:
             ):
                 assert word in text, f"{word!r} is not in\n{text}"
             assert len(text.splitlines()) <= 24
+            old = edge.pid("edge-data")
+            os.kill(old, signal.SIGKILL)
+            wait_for("another data plane", lambda: edge.ready() and edge.pid("edge-data") != old)
+            wait_for("counted", lambda: edge.metrics()['edge_restarts_total{process="data"}'] == 1)
+            events = edge.admin_json("/diagnostics")["events"]
+            assert [str(old) in event["text"] for event in events] == [True], events
+            assert "data plane restarts 1" in (shown := status(edge)[1]) and events[0]["text"][:40] in shown
             code, text = status(edge, "--json")
             found = json.loads(text)
             assert code == 0 and found["ready"] and found["snapshot"]["version"] >= 1

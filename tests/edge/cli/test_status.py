@@ -43,7 +43,7 @@ def test_where_only_the_holder_answers() -> None:
     assert "version: 7 served, 7 committed" in shown
     assert "listeners: 127.0.0.1:80  [::1]:443" in shown
     assert "xdp: unknown" in shown
-    assert any(line.startswith("since start: 3 data plane restarts, 0 controller") for line in shown)
+    assert any(line.startswith("since start: data plane restarts 3, controller restarts 0") for line in shown)
 
 
 def test_everything() -> None:
