@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -44,6 +45,7 @@ from edge.xdp.addresses import local_addresses
 REFUSED_MAX = 64  # objects left out, one try each, before a batch is given up
 RETRY_S = 1.0
 RETRY_MAX_S = 30.0
+REST_MAX_S = 0.2
 LARGE = 100  # changed objects; more are compiled in a thread, so that probes are answered meanwhile
 
 
@@ -254,10 +256,13 @@ class Controller:
 
     async def _watch(self) -> None:
         async for batch in self._source.watch():
+            spent = time.process_time()
             async with self._busy:
                 self._take(self._store.apply(batch))
                 if not self._link.state.draining:
                     await self._publish()
+            # As long as it took: a stream of changes shares publishes, and half of a core stays free.
+            await asyncio.sleep(min(time.process_time() - spent, REST_MAX_S))
 
     async def _take_names(self, events: list[ResourceEvent]) -> None:
         async with self._busy:
