@@ -80,7 +80,7 @@ def test_other_maps_come_and_go_and_what_is_refused_never_comes(tmp_path: Path, 
             program = xdp(stage)["program"]["id"]
             assert upgrade(stage, more) == ("done", "")
             assert xdp(stage)["maps"] == "new"
-            assert [path.name for path in stage.edge.pins.glob("maps/*")] == ["b"]
+            wait_for("one place", lambda: [p.name for p in stage.edge.pins.glob("maps/*")] == ["b"], 10)
             assert xdp(stage)["program"]["id"] != program
             counters.look()
             verb, reason = upgrade(stage, refused)
