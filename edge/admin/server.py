@@ -67,11 +67,16 @@ class AdminApi:
 
     async def _start_late(self, listening: socket.socket, place: str) -> None:
         while True:
-            with contextlib.suppress(OSError):
+            try:
                 if not listening.getsockname()[1]:
                     listening.bind(parse_address(place, "--admin"))
                 listening.listen(BACKLOG)
                 break
+            except PermissionError:  # a port below 1024; the holder alone may
+                say(f"the admin API waits for the next start: no privilege to open {place} later")
+                return
+            except OSError:
+                pass
             await asyncio.sleep(RETRY_S)
         self._listening = await asyncio.start_server(self._serve, sock=listening, limit=HEAD_BYTES_MAX)
         say(f"the admin API is open on {place}")

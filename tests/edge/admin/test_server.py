@@ -179,3 +179,22 @@ def test_an_address_that_is_taken_is_waited_for(
 @pytest.mark.parametrize("path", ["/image", "/explain?method=GET&url=http://a.test/"])
 def test_nothing_to_ask_before_the_first_publish(view: View, path: str) -> None:
     assert talk(view, get(path)).startswith(b"HTTP/1.1 503 ")
+
+
+def test_a_port_that_only_the_holder_may_open_is_given_up(
+    view: View, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Refused(socket.socket):
+        def bind(self, _place: object) -> None:
+            raise PermissionError
+
+    async def story() -> None:
+        with Refused() as ours:
+            api = AdminApi(view)
+            await api.start(ours, "127.0.0.1:99")
+            assert api._late is not None
+            await asyncio.wait_for(api._late, 5)
+            await api.close()
+
+    asyncio.run(story())
+    assert capfd.readouterr().err.count("no privilege") == 1
