@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from operator import is_not
 from typing import Any, Generic, TypeVar
 
 from edge.dataplane import fragments
@@ -42,23 +43,42 @@ class _Cache(Generic[Key]):
 
 
 class _Row(Generic[Key]):
-    """The fragments of a row of objects. An unchanged one is the same object in the next row (compile.py)."""
+    """The fragments of a row of objects, joined. An unchanged one is the same object in the next row.
+
+    What changed stands together as a rule (routes are in the order of their hosts): the bytes before it and
+    behind it are taken over as they are.
+    """
 
     def __init__(self) -> None:
-        self._kept: dict[int, tuple[bytes, ...]] = {}  # by id of what stands in _row, which keeps it alive
         self._row: tuple[Key, ...] = ()
+        self._parts: list[bytes] = []
+        self._joined = b""
 
-    def of(self, row: tuple[Key, ...], encode: Callable[[Key], tuple[bytes, ...]]) -> Iterator[bytes]:
-        if row is not self._row:
-            kept = self._kept
-            ids = list(map(id, row))
-            fresh = set(ids) - kept.keys()
-            for one in row if fresh else ():
-                if id(one) in fresh:
-                    kept[id(one)] = encode(one)
-            self._kept = kept if len(kept) == len(row) else {number: kept[number] for number in ids}
+    def of(self, row: tuple[Key, ...], encode: Callable[[Key], bytes]) -> bytes:
+        old = self._row
+        if row is not old:
+            head, tail = _alike(old, row)
+            known = dict(
+                zip(map(id, old[head : len(old) - tail]), self._parts[head : len(old) - tail], strict=True)
+            )
+            fresh = [known.get(id(one)) or encode(one) for one in row[head : len(row) - tail]]
+            begin = sum(map(len, self._parts[:head]))
+            end = len(self._joined) - sum(map(len, self._parts[len(old) - tail :]))
+            self._parts[head : len(old) - tail] = fresh
+            self._joined = b"".join((self._joined[:begin], *fresh, self._joined[end:]))
             self._row = row
-        return chain.from_iterable(map(self._kept.__getitem__, map(id, row)))
+        return self._joined
+
+
+def _alike(old: tuple[Any, ...], new: tuple[Any, ...]) -> tuple[int, int]:
+    """Shape: how many objects at the head, and then at the tail, are the same in both."""
+    least = min(len(old), len(new))
+    head = bisect_left(range(least), True, key=lambda at: any(map(is_not, old[: at + 1], new)))
+    rest = least - head
+    tail = bisect_left(
+        range(rest), True, key=lambda at: any(map(is_not, old[len(old) - at - 1 :], new[len(new) - at - 1 :]))
+    )
+    return head, tail
 
 
 class Tables:
@@ -102,7 +122,7 @@ class Tables:
         )
         parts: list[bytes] = []
         for key in change.upstreams:
-            parts += self._upstream(new.upstreams[key])
+            parts.append(self._upstream(new.upstreams[key]))
         return build_image(b"".join(parts), options)
 
     def _fragments(self, snapshot: Snapshot) -> Iterator[bytes]:
@@ -112,23 +132,21 @@ class Tables:
         if any(slots.get(key, slot) != slot for key, slot in self._slots.items()):
             self._routes = _Row()  # slots were lost: routes name them
         self._slots = slots
-        yield from self._upstreams.of(tuple(snapshot.upstreams.values()), self._upstream)
-        yield from self._routes.of(snapshot.routes, lambda placed: self._route(placed, snapshot))
+        yield self._upstreams.of(tuple(snapshot.upstreams.values()), self._upstream)
+        yield self._routes.of(snapshot.routes, lambda placed: self._route(placed, snapshot))
         for certificate in snapshot.certificates:
             yield self._certificate(certificate)
 
     def _listener(self, placed: PlacedListener) -> bytes:
         return self._listeners.get(placed.slot.index, placed, lambda: fragments.listener_fragment(placed))
 
-    def _upstream(self, placed: PlacedUpstream) -> tuple[bytes, bytes]:
-        return (
-            fragments.upstream_fragment(placed.slot, placed.upstream),
-            fragments.endpoints_fragment(placed),
-        )
+    def _upstream(self, placed: PlacedUpstream) -> bytes:
+        policy = fragments.upstream_fragment(placed.slot, placed.upstream)
+        return policy + fragments.endpoints_fragment(placed)
 
-    def _route(self, placed: PlacedRoute, snapshot: Snapshot) -> tuple[bytes]:
+    def _route(self, placed: PlacedRoute, snapshot: Snapshot) -> bytes:
         slots = [snapshot.upstreams[key].slot.index for key, _ in placed.route.references]
-        return (fragments.route_fragment(placed, slots),)
+        return fragments.route_fragment(placed, slots)
 
     def _certificate(self, certificate: Certificate) -> bytes:
         return self._certificates.get(

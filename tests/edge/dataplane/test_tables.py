@@ -8,6 +8,8 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edge.dataplane import fragments, tables
 from edge.dataplane.tables import Tables, sealed_memfd, secrets, subjects
@@ -190,3 +192,23 @@ def test_sealed_memory_cannot_change(memory: int) -> None:
         os.pwrite(memory, b"x", 0)
     with pytest.raises(PermissionError):
         os.ftruncate(memory, 1)
+
+
+@given(st.lists(st.lists(st.integers(0, 12), unique=True, max_size=12), max_size=6))
+def test_a_row_is_what_its_parts_are(rows: list[list[int]]) -> None:
+    objects = [object() for _ in range(13)]
+    numbers = {id(one): number for number, one in enumerate(objects)}
+    row: tables._Row[object] = tables._Row()
+    encoded: list[int] = []
+
+    def encode(one: object) -> bytes:
+        encoded.append(numbers[id(one)])
+        return b"%d," % numbers[id(one)]
+
+    before: list[int] = []
+    for wanted in rows:
+        encoded.clear()
+        found = row.of(tuple(objects[number] for number in wanted), encode)
+        assert found == b"".join(b"%d," % number for number in wanted)
+        assert not set(encoded) & set(before[:1] if wanted[:1] == before[:1] else [])
+        before = wanted
