@@ -1,8 +1,8 @@
 /* A clock that is wrong: LD_PRELOAD for our processes, so that the machine's own clock stays.
  *
  * Adds the seconds that stand in the file EDGE_SKEW (one int64, mapped at the start, changed by the
- * test at any time) to all that libc says of CLOCK_REALTIME. Other clocks are left alone, as they are
- * when an operator or NTP sets the time. Built by faults_inside.py. */
+ * test at any time) to all that libc says of CLOCK_REALTIME. Other clocks are left alone, as they
+ * are when an operator or NTP sets the time. Built by faults_inside.py. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
