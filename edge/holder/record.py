@@ -7,6 +7,7 @@ sockets and memory by numbers of the kernel, so that a successor believes only w
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import socket
@@ -17,6 +18,10 @@ from edge.holder.log import say
 from edge.holdings import HeldChild, Holdings
 
 NAME = "holding.json"
+SPARE = ".holding.json.spare"
+ROOM_BYTES = 16384  # 64 listeners of 64 members do not fit: such a file grows
+AT_FDCWD = -100
+RENAME_EXCHANGE = 2
 SO_COOKIE = 57  # asm-generic/socket.h
 
 
@@ -96,16 +101,34 @@ def make(holdings: Holdings, children: list[HeldChild]) -> Record:
 
 
 def write(directory: Path, record: Record) -> None:
-    """Replace the file; what cannot be written is said, and stops nothing."""
-    fresh = directory / f".{NAME}.new"
+    """Replace the file; what cannot be written is said, and stops nothing.
+
+    Two files of one size change places, so that a disk that fills up later has room for every next one.
+    """
     try:
-        fresh.unlink(missing_ok=True)
-        number = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(number, "w") as file:
-            json.dump(asdict(record), file)
-        os.replace(fresh, directory / NAME)
+        while True:
+            _write_spare(directory / SPARE, json.dumps(asdict(record)).encode())
+            if (directory / NAME).exists():
+                _exchange(directory / SPARE, directory / NAME)
+                return
+            os.replace(directory / SPARE, directory / NAME)
     except OSError as error:
         say(f"--run-dir: cannot write {directory / NAME}: {error.strerror}")
+
+
+def _write_spare(spare: Path, data: bytes) -> None:
+    number = os.open(spare, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with open(number, "wb", buffering=0) as file:
+        room = max(ROOM_BYTES, os.fstat(number).st_size, len(data))
+        os.posix_fallocate(number, 0, room)
+        file.write(data.ljust(room))
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Let two files change names, at once. Errors: OSError."""
+    first, second = os.fsencode(one), os.fsencode(other)
+    if ctypes.CDLL(None).renameat2(AT_FDCWD, first, AT_FDCWD, second, RENAME_EXCHANGE):
+        os.replace(one, other)  # a file system that cannot: then the next one needs room again
 
 
 def read(directory: Path) -> Record | None:
@@ -135,5 +158,6 @@ def read(directory: Path) -> Record | None:
 
 def remove(directory: Path) -> None:
     """Say that nothing is left to adopt."""
-    with contextlib.suppress(OSError):
-        (directory / NAME).unlink()
+    for name in (NAME, SPARE):
+        with contextlib.suppress(OSError):
+            (directory / name).unlink()

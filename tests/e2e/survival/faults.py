@@ -19,7 +19,7 @@ from pathlib import Path
 from bench.proxy import processes
 from tests.e2e.lab import ROOT, wait_for
 from tests.e2e.objects import endpoints, ingress, service, write
-from tests.e2e.running import Running
+from tests.e2e.running import EDGE, Running
 from tests.e2e.survival.faults_inside import FAULTS as INSIDE
 from tests.e2e.survival.scene import HOST, Odd, Scene, fill, processor_time, scene, small_disk
 from tests.e2e.survival.table import Line
@@ -87,6 +87,45 @@ def state_disk_full(folder: Path, loop: str) -> Line:
         here.demand(edge.admin_json("/diagnostics")["publish_error"] == "", "a publish error is left")
         line.clients = "nothing; changes are served"
         line.operator = said
+        return line
+
+
+def counted(edge: Running, name: str) -> int:
+    """Return what the holder counts, -1 while there is none to ask."""
+    try:
+        return int(edge.holder()[name])
+    except (OSError, AssertionError):
+        return -1
+
+
+def run_disk_full(folder: Path, loop: str) -> Line:
+    """The run directory's disk is full while everything of us dies or is upgraded once."""
+    folder.chmod(0o755)
+    with (
+        small_disk(folder / "run", 256) as disk,
+        scene("run directory's disk full", folder, loop, run_dir=disk) as here,
+    ):
+        edge, line = here.edge, here.line
+        fill(disk)
+        with here.asking(inside_max=2) as asking:
+            for child in ("data_pid", "controller_pid"):
+                old = edge.holder()[child]
+                os.kill(int(old), 9)
+                wait_for("another", lambda child=child, old=old: edge.holder()[child] not in ("0", old))
+                asking.go_on(30)
+            words = [EDGE, "upgrade", "--instance", edge.name, "--run-dir", disk]
+            upgrade = subprocess.run(words, capture_output=True, text=True, timeout=60)
+            here.demand(upgrade.returncode == 0, f"edge upgrade: {upgrade.stdout}{upgrade.stderr}")
+            wait_for("the new holder answers", lambda: counted(edge, "handovers") == 1)
+            asking.go_on(30)
+            os.kill(int(edge.holder()["pid"]), 9)
+            edge.start()
+            wait_for("adopted", lambda: counted(edge, "adoptions") == 1)
+            wait_for("ready", edge.ready)
+            asking.go_on(30)
+        said = [text for text in edge.lines().splitlines() if "No space left" in text]
+        line.clients = f"nothing but the data plane's death: {line.inside} inside"
+        line.operator = said[0] if said else "nothing"
         return line
 
 
@@ -360,7 +399,7 @@ def bpffs_missing(folder: Path, loop: str) -> Line:
 FAULTS: dict[str, Callable[[Path, str], Line]] = {
     one.__name__: one
     for one in (
-        log_disk_full, state_disk_full, descriptors_used_up, memory_used_up, log_pipe_blocked,
+        log_disk_full, state_disk_full, run_disk_full, descriptors_used_up, memory_used_up, log_pipe_blocked,
         standard_output_blocked, admin_port_taken, cpu_taken_away, bpffs_missing,
     )
 } | INSIDE  # fmt: skip
