@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from operator import is_not
@@ -51,21 +52,22 @@ class _Row(Generic[Key]):
 
     def __init__(self) -> None:
         self._row: tuple[Key, ...] = ()
-        self._parts: list[bytes] = []
+        self._sizes: array[int] = array("I")  # of each fragment in _joined
         self._joined = b""
 
     def of(self, row: tuple[Key, ...], encode: Callable[[Key], bytes]) -> bytes:
         old = self._row
         if row is not old:
             head, tail = _alike(old, row)
-            known = dict(
-                zip(map(id, old[head : len(old) - tail]), self._parts[head : len(old) - tail], strict=True)
-            )
+            gone = slice(head, len(old) - tail)
+            begin = place = sum(self._sizes[:head])
+            known: dict[int, bytes] = {}
+            for one, size in zip(old[gone], self._sizes[gone], strict=True):
+                known[id(one)] = self._joined[place : place + size]
+                place += size
             fresh = [known.get(id(one)) or encode(one) for one in row[head : len(row) - tail]]
-            begin = sum(map(len, self._parts[:head]))
-            end = len(self._joined) - sum(map(len, self._parts[len(old) - tail :]))
-            self._parts[head : len(old) - tail] = fresh
-            self._joined = b"".join((self._joined[:begin], *fresh, self._joined[end:]))
+            self._sizes[gone] = array("I", map(len, fresh))
+            self._joined = b"".join((self._joined[:begin], *fresh, self._joined[place:]))
             self._row = row
         return self._joined
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+import struct
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -49,8 +50,9 @@ RACY_NS = 100_000_000
 FINDINGS_MAX = 100  # of one file; a hundred say enough
 
 Known = Mapping[str, tuple[Pair, ...]]  # objects by file
-Signature = tuple[int, int, int, int, int]
-_NEVER: Signature = (0, 0, 0, 0, 0)
+Signature = bytes
+_SIGNATURE = struct.Struct("QQQqq")  # device, inode, size, times
+_NEVER: Signature = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,7 +371,7 @@ class FileSource:
         try:
             with open(path, "rb") as file:
                 status = os.fstat(file.fileno())
-                signature = (
+                signature = _SIGNATURE.pack(
                     status.st_dev,
                     status.st_ino,
                     status.st_size,
