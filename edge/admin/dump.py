@@ -10,6 +10,7 @@ from typing import Any
 from edge.controller.log import moment
 from edge.controller.view import View
 from edge.model.diagnostics import Diagnostic
+from edge.model.reasons import reason_of
 
 
 def snapshot(view: View) -> dict[str, Any]:
@@ -102,6 +103,7 @@ def diagnostic(found: Diagnostic) -> dict[str, str]:
         "field": found.field,
         "reason": found.reason,
         "message": found.message,
+        "advice": reason_of(found.reason).advice,
     }
 
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from edge.admin.dump import diagnostic
 from edge.dataplane.answer import answer, listener_slot
 from edge.dataplane.explain import Request
 from edge.errors import EdgeError
 from edge.model.diagnostics import Diagnostic
 from edge.model.names import covers, host_of
-from edge.model.reasons import reason_of
 from edge.model.types import Certificate, UpstreamKey
 from edge.model.upstreams import Upstreams
 from edge.snapshot.types import Snapshot
@@ -111,14 +111,7 @@ def _findings(result: dict[str, Any], diagnostics: Iterable[Diagnostic]) -> list
     objects |= {f"Service/{route['service'].partition(':')[0]}" for route in routes}
     lost = f"is served by {result['route']['object']}" if result["route"] else None
     return [
-        {
-            "severity": one.severity.value,
-            "object": str(one.object),
-            "field": one.field,
-            "reason": one.reason,
-            "message": one.message,
-            "advice": reason_of(one.reason).advice,
-        }
+        diagnostic(one)
         for one in diagnostics
         if str(one.object) in objects or (lost and one.reason == "Conflict" and one.message.endswith(lost))
     ]

@@ -6,7 +6,9 @@ cannot be read. Judges through the same model as the controller; never starts an
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,9 @@ from edge.errors import SourceError
 from edge.model.diagnostics import Diagnostic, Severity
 from edge.model.reasons import REASONS, reason_of
 from edge.options import Options
+from edge.resources.kinds import Unknown, identify
 from edge.resources.store import Key
+from edge.sources.documents import FILE_BYTES_MAX, DocumentError, read_piece, split
 
 FORMATS = ("text", "json", "sarif")
 
@@ -43,17 +47,10 @@ def check_folder(
     diagnostics = sorted((*found.model.diagnostics, *found.ignored))
     errors = sum(1 for entry in diagnostics if entry.severity is Severity.ERROR)
     if form == "json":
-        rows = [
-            {
-                **diagnostic(entry),
-                "advice": reason_of(entry.reason).advice,
-                "file": place_of(entry, found.origins),
-            }
-            for entry in diagnostics
-        ]
+        rows = [{**diagnostic(entry), "file": place_of(entry, found.origins)} for entry in diagnostics]
         typer.echo(json.dumps({"diagnostics": rows}, indent=2))
     elif form == "sarif":
-        typer.echo(json.dumps(sarif(diagnostics, found.origins), indent=2))
+        typer.echo(json.dumps(sarif(diagnostics, found.origins, Path(folder)), indent=2))
     else:
         _print(diagnostics)
         routes = len(found.model.routes)
@@ -96,11 +93,15 @@ def list_reasons(as_json: bool = False) -> int:
     return 0
 
 
-def sarif(diagnostics: list[Diagnostic], origins: Mapping[Key, str]) -> dict[str, Any]:
+def sarif(diagnostics: list[Diagnostic], origins: Mapping[Key, str], folder: Path) -> dict[str, Any]:
     """Shape: a SARIF log of one run, for tools that show findings beside the changed lines.
 
     Source: SARIF 2.1.0 (OASIS).
     """
+    lines: dict[Key, int] = {}
+    for file in sorted({place_of(entry, origins) for entry in diagnostics} - {""}):
+        for key, line in first_lines(folder / file).items():
+            lines.setdefault(key, line)
     codes = sorted({entry.reason for entry in diagnostics})
     return {
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
@@ -114,7 +115,9 @@ def sarif(diagnostics: list[Diagnostic], origins: Mapping[Key, str]) -> dict[str
                         "rules": [_rule(code) for code in codes],
                     }
                 },
-                "results": [_result(entry, codes.index(entry.reason), origins) for entry in diagnostics],
+                "results": [
+                    _result(entry, codes.index(entry.reason), origins, lines) for entry in diagnostics
+                ],
             }
         ],
     }
@@ -130,7 +133,30 @@ def _rule(code: str) -> dict[str, Any]:
     }
 
 
-def _result(entry: Diagnostic, index: int, origins: Mapping[Key, str]) -> dict[str, Any]:
+def first_lines(file: Path) -> dict[Key, int]:
+    """Shape: the line on which the document of each object of a file begins; nothing for one that is away."""
+    try:
+        with file.open("rb") as opened:
+            pieces = split(opened.read(FILE_BYTES_MAX + 1), file.name)
+    except (OSError, DocumentError):
+        return {}
+    found: dict[Key, int] = {}
+    line = 1
+    for index, piece in enumerate(pieces):
+        with contextlib.suppress(DocumentError):
+            for document in read_piece(pieces, index, file.name):
+                with contextlib.suppress(Unknown):
+                    key = identify(document)
+                    if isinstance(key, tuple):
+                        # Behind the dashes stands the rest of their line; a comment belongs to the object.
+                        found.setdefault(key, line + (1 if index else 0))
+        line += piece.count(b"\n") + 1
+    return found
+
+
+def _result(
+    entry: Diagnostic, index: int, origins: Mapping[Key, str], lines: Mapping[Key, int]
+) -> dict[str, Any]:
     field = f" {entry.field}" if entry.field else ""
     result: dict[str, Any] = {
         "ruleId": entry.reason,
@@ -144,6 +170,14 @@ def _result(entry: Diagnostic, index: int, origins: Mapping[Key, str]) -> dict[s
     }
     file = place_of(entry, origins)
     if file:
-        location["physicalLocation"] = {"artifactLocation": {"uri": file}, "region": {"startLine": 1}}
+        ref = entry.object
+        line = lines.get((ref.kind, ref.namespace, ref.name)) or _line_in(entry.message)
+        location["physicalLocation"] = {"artifactLocation": {"uri": file}, "region": {"startLine": line}}
     result["locations"] = [location]
     return result
+
+
+def _line_in(message: str) -> int:
+    """Shape: the line that the message of a file names, else 1."""
+    found = re.search(r" at line (\d+)", message)
+    return int(found[1]) if found else 1

@@ -139,6 +139,7 @@ def test_diagnostics_and_xdp(view: View) -> None:
             "field": "spec.x",
             "reason": "Invalid",
             "message": 'a "b"\n',
+            "advice": "see the documentation",
         }
     ]
     assert json.loads(talk(view, get("/xdp")).partition(b"\r\n\r\n")[2]) == {

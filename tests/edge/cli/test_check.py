@@ -50,15 +50,19 @@ def test_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_sarif_names_file_and_rule(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.yaml").write_text(GOOD)
-    (tmp_path / "b.yaml").write_text(BROKEN)
+    (tmp_path / "b.yaml").write_text(GOOD.replace("name: a", "name: c") + "---\n# a comment\n" + BROKEN)
+    (tmp_path / "c.yaml").write_text(GOOD.replace("name: a", "name: d") + "---\nb: [\n")
     assert check_folder(str(tmp_path), Options(), form="sarif") == 1
     log = json.loads(capsys.readouterr().out)
     (run,) = log["runs"]
-    (result,) = run["results"]
+    other, result = run["results"]
+    place = other["locations"][0]["physicalLocation"]
+    assert place == {"artifactLocation": {"uri": "c.yaml"}, "region": {"startLine": 7}}
     assert log["version"] == "2.1.0"
     assert run["tool"]["driver"]["rules"][result["ruleIndex"]]["id"] == result["ruleId"] == "InvalidType"
     (location,) = result["locations"]
-    assert location["physicalLocation"]["artifactLocation"]["uri"] == "b.yaml"
+    place = location["physicalLocation"]
+    assert place == {"artifactLocation": {"uri": "b.yaml"}, "region": {"startLine": 6}}
     assert location["logicalLocations"][0]["fullyQualifiedName"] == "Service/default/b spec.ports[0].port"
     assert "Do: write the type" in result["message"]["text"]
 
