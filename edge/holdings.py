@@ -7,7 +7,9 @@ numbers alone: nothing here looks into an image, starts a process or knows who h
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -182,6 +184,7 @@ class HeldChild:
     leaving: bool = False
     executable: str = ""
     replay: tuple[int, ...] = ()
+    orphan: bool = False  # it serves by itself: nobody can speak to it
 
     @classmethod
     def of(cls, message: Message) -> HeldChild:
@@ -200,13 +203,23 @@ class HeldChild:
             bool(message.number("leaving")),
             words.get("executable", ""),
             tuple(int(text) for text in words.get("replay", "").split(",") if text.isdigit()),
+            bool(message.number("orphan")),
         )
 
     def tell(self, send: Send) -> None:
-        """Send it."""
+        """Send it. Where the channel has ended, another goes in its place that has ended, too."""
+        with contextlib.ExitStack() as stack:
+            channel = self.channel
+            if channel < 0:
+                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                theirs.close()
+                channel = stack.enter_context(ours).fileno()
+            self._tell(send, channel)
+
+    def _tell(self, send: Send, channel: int) -> None:
         send(
             "holding",
-            (self.channel, self.pidfd),
+            (channel, self.pidfd),
             what="child",
             part=self.part,
             pid=self.pid,
@@ -217,6 +230,7 @@ class HeldChild:
             leaving=int(self.leaving),
             executable=self.executable,
             replay=",".join(map(str, self.replay)),
+            orphan=int(self.orphan),
         )
 
     def close(self) -> None:

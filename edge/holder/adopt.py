@@ -8,6 +8,7 @@ are taken out of it, and only those that the last holder wrote down. Blocks, as 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -173,11 +174,11 @@ def _from_orphans(record: records.Record, living: dict[records.Process, int]) ->
     }
     members: dict[tuple[int, int], int] = {}
     holdings = Holdings(workers=record.workers)
-    try:
-        for process, pidfd in living.items():
+    for process, pidfd in living.items():
+        try:
             _rob(process.pid, pidfd, wanted, members, holdings, record.statistics)
-    except OSError as error:
-        say(f"the sockets of the data plane that is left cannot be taken ({error.strerror}): it ends")
+        except OSError as error:
+            say(f"the sockets of data plane {process.pid} cannot be taken: {error.strerror}")
     for one in record.listeners:
         found = [members.pop((one.slot, index), -1) for index in range(len(one.cookies))]
         listener = Listener(one.slot, one.address, one.port, [number for number in found if number >= 0])
@@ -204,23 +205,26 @@ def _rob(
 ) -> None:
     """Take what was written down, and nothing else. Errors: OSError when we may not."""
     for name in os.listdir(f"/proc/{pid}/fd"):
-        link = ""
-        with contextlib.suppress(OSError):
+        try:
             link = os.readlink(f"/proc/{pid}/fd/{name}")
-        if link.startswith("socket:"):
+            if not link.startswith(("socket:", "/memfd:edge-stats")):
+                continue
             number = privileges.pidfd_getfd(pidfd, int(name))
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EBADF):
+                continue  # a connection that has just ended
+            raise
+        if link.startswith("socket:"):
             place = wanted.get(_listening_cookie(number), (-1, -1))
             if place[0] >= 0 and place not in members:
                 members[place] = number
-            else:
-                os.close(number)
-        elif link.startswith("/memfd:edge-stats") and holdings.statistics < 0:
-            number = privileges.pidfd_getfd(pidfd, int(name))
+                continue
+        else:
             memory = os.fstat(number)
-            if [memory.st_dev, memory.st_ino] == statistics:
+            if [memory.st_dev, memory.st_ino] == statistics and holdings.statistics < 0:
                 holdings.statistics = number
-            else:
-                os.close(number)
+                continue
+        os.close(number)
 
 
 def _listening_cookie(descriptor: int) -> int:
@@ -235,7 +239,8 @@ def _listening_cookie(descriptor: int) -> int:
 def _orphan(process: records.Process, pidfd: int) -> HeldChild:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     theirs.close()  # nobody will ever speak there
-    return HeldChild("data", process.pid, ours.detach(), os.dup(pidfd), process.lane_first, ready=True)
+    lanes = process.lane_first
+    return HeldChild("data", process.pid, ours.detach(), os.dup(pidfd), lanes, ready=True, orphan=True)
 
 
 def _make_room(record: records.Record, living: dict[records.Process, int]) -> None:

@@ -76,6 +76,8 @@ class Child:
 
     def kill(self, number: signal.Signals) -> None:
         """Send a signal, if it lives."""
+        if self.pidfd < 0:
+            return
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, number)
 

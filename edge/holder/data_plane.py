@@ -68,7 +68,7 @@ class DataPlane:
     def __init__(self, child: Child, lane_first: int, holdings: Holdings, owner: Owner) -> None:
         self.child, self.lane_first = child, lane_first
         self.loop = ""
-        self.ready = self.leaving = False
+        self.ready = self.leaving = self.orphan = False
         self.serving = 0
         self.owed: list[Stored] = []
         self.open = self.tunnels = 0
@@ -102,6 +102,7 @@ class DataPlane:
             self.leaving,
             self.child.executable,
             tuple(one.version for one in self.owed),
+            self.orphan,
         )
 
     @classmethod
@@ -110,7 +111,8 @@ class DataPlane:
         channel = Channel.of(held.channel)
         child = Child(loop, "data plane", held.pid, held.pidfd, channel, held.executable)
         one = cls(child, held.lane_first, holdings, owner)
-        one.loop, one.ready, one.serving, one.leaving = held.loop, held.ready, held.serving, held.leaving
+        one.loop, one.ready, one.serving = held.loop, held.ready, held.serving
+        one.leaving, one.orphan = held.leaving, held.orphan
         one.owed = [stored for stored in holdings.store.all() if stored.version in held.replay]
         return one
 
@@ -154,6 +156,9 @@ class DataPlane:
             self._send_next()
 
     def _send_next(self) -> None:
+        # A full image that was committed meanwhile has closed what was before it.
+        kept = self._holdings.store.all()
+        self.owed = [one for one in self.owed if any(one is other for other in kept)]
         if self.owed:
             stored = self.owed[0]
             self.child.send("image", stored.descriptors, version=stored.version, kind=stored.kind)

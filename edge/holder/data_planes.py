@@ -48,8 +48,8 @@ class DataPlanes:
         self.on_serving: Callable[[int], None] = lambda _version: None
         self.on_changed: Callable[[], None] = lambda: None  # another set of processes
         self.foreign: set[int] = set()  # first lanes of data planes that another holder has
-        self._orphans: list[DataPlane] = []
         self._last_half = 0
+        self._complaint = ""
         self._upgrade: DataUpgrade | None = None
 
     def everyone(self) -> list[DataPlane]:
@@ -88,8 +88,11 @@ class DataPlanes:
                 raise OSError("both halves of the lanes are in use")
             child = self.program.start(self._loop, executable)
         except OSError as error:
-            say(f"a data plane cannot be started: {error}")
+            if str(error) != self._complaint:
+                self._complaint = str(error)
+                say(f"a data plane cannot be started: {error}")
             return None
+        self._complaint = ""
         one = DataPlane(child, half, self._holdings, self)
         one.begin()
         one.introduce(self.setup)
@@ -106,7 +109,11 @@ class DataPlanes:
     def take(self, held: HeldChild) -> None:
         """Go on with one that another holder had."""
         one = DataPlane.of(held, self._loop, self._holdings, self)
-        if one.leaving:
+        if one.orphan:  # told to drain when another serves
+            one.leaving = True
+            self.leaving.append(one)
+            self._loop.after(0, self._look_at_orphans)
+        elif one.leaving:
             self.leaving.append(one)
             self._cut_later(one)
         else:
@@ -116,14 +123,6 @@ class DataPlanes:
                 self._loop.after(0, lambda: self.leave(older, idle_ms=self.setup.grace_ms))
             self.current = one
             self.program.executable = held.executable or self.program.executable
-        one.begin()
-
-    def take_orphan(self, held: HeldChild) -> None:
-        """Note one that serves by itself; it is told to drain when another serves."""
-        one = DataPlane.of(held, self._loop, self._holdings, self)
-        one.leaving = True
-        self.leaving.append(one)
-        self._orphans.append(one)
         one.begin()
 
     def lives(self, one: DataPlane) -> None:
@@ -287,16 +286,22 @@ class DataPlanes:
         """Relay what no worker reads any more."""
         if one is not self.coming:
             self._tell_serving()
-        if one is self.current and one.serving == self._holdings.store.committed:
-            self.dismiss_orphans()
+        self._look_at_orphans()
         self._look()
 
+    def _look_at_orphans(self) -> None:
+        """Let those go that serve by themselves, when another serves."""
+        if self.current and 0 < self.current.serving == self._holdings.store.committed:
+            self.dismiss_orphans()
+
     def dismiss_orphans(self) -> None:
-        """Let those go that serve by themselves: SIGTERM is the one thing that can be said to them."""
-        while self._orphans:
-            one = self._orphans.pop()
-            one.child.kill(signal.SIGTERM)
-            self._cut_later(one)
+        """Tell them to drain: SIGTERM is the one thing that can be said to them."""
+        for one in self.leaving:
+            if one.orphan:
+                one.orphan = False
+                one.held().tell(self._tell)
+                one.child.kill(signal.SIGTERM)
+                self._cut_later(one)
 
     def _tell_serving(self) -> None:
         if self.serving:

@@ -136,7 +136,7 @@ class Holder:
         for held in holdings.children:
             (self.controller if held.part == "controller" else self.data).take(held)
         for held in found.orphans:
-            self.data.take_orphan(held)
+            self.data.take(held)
         for pid in found.buried:
             tell("data", (), state="down", pid=pid)
         self._replaces = bool(found.buried) and self.data.current is None

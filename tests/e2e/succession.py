@@ -65,8 +65,14 @@ class Succession(Instance):
         old = self.process
         self.options |= {"take_over": True, **options}
         self.start()
+        wait_for("it is the holder", lambda: self.is_holder(), 20)
         assert old.wait(20) == 0, self.lines()[-2000:]
         self.wait_well()
+
+    def is_holder(self) -> bool:
+        """Tell whether the process that was started last is the holder."""
+        assert self.process.poll() is None, self.lines()[-2000:]
+        return self.status().get("pid") == str(self.process.pid)
 
     def talk(self, verb: str, **fields: object) -> Iterator[Message]:
         """Ask the holder, and yield what it says until it is done with the question."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +16,64 @@ import pytest
 
 from bench.proxy import processes
 from tests.e2e.lab import wait_for
+from tests.e2e.objects import endpoints, write
 from tests.e2e.succession import Succession, nothing_failed, succession, traffic
 
+LONG = bool(os.environ.get("EDGE_LONG"))
+
 pytestmark = [pytest.mark.root, pytest.mark.slow]
+
+
+MOVES = ("take-over", "data", "kill holder", "controller", "kill both", "holder", "kill controller")
+
+
+@contextlib.contextmanager
+def changing(edge: Succession) -> Iterator[None]:
+    """Change routes and endpoints all the time: patches, full images, and again."""
+    over = threading.Event()
+
+    def change() -> None:
+        number = 0
+        while not over.wait(0.03):
+            number += 1
+            edge.route(f"r{number % 7}")
+            slices = endpoints("extra", 9, [f"127.0.0.{1 + number % 200}"])
+            write(Path(str(edge.options["config"])), "extra.yaml", slices)
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("loop", ["uring", "epoll"])
+def test_everything_is_replaced_while_objects_change(tmp_path: Path, loop: str) -> None:
+    chance = random.Random(7)
+    moves = [chance.choice(MOVES) for _ in range(60)] if LONG else list(MOVES)
+    with succession(tmp_path, loop=loop, grace_period=1) as edge:
+        with traffic(edge) as seen, changing(edge):
+            for move in moves:
+                status = edge.wait_well()
+                victims = {"kill holder": ("pid",), "kill both": ("pid", "controller_pid")}
+                if move == "take-over":
+                    edge.take_over()
+                elif move == "kill controller":
+                    edge.kill(int(status["controller_pid"]))
+                elif move in victims:
+                    edge.kill(*(int(status[name]) for name in victims[move]))
+                    edge.start()
+                else:
+                    said = steps(edge, move)
+                    assert states(said)[-1] == "done", (move, said)
+        nothing_failed(seen, tunnel_may_end=True)
+        edge.wait_well()
+        edge.route("last")
+        edge.serves("last")
+        assert edge.holder()["data_restarts"] == "0"
+        assert edge.metrics()['edge_request_outcomes_total{outcome="lost"}'] == 0
 
 
 class InContainer(Succession):

@@ -82,6 +82,25 @@ def test_a_fresh_one_gets_all_that_is_stored_in_order(world: World) -> None:
     assert [(one.verb, one.number("version")) for one in peer.heard()] == [("commit", 2)]
 
 
+def test_what_a_full_image_has_closed_is_not_sent_any_more(world: World) -> None:
+    for version, kind in ((1, IMAGE_FULL), (2, IMAGE_PATCH), (3, IMAGE_PATCH)):
+        world.stage(version, kind)
+        world.holdings.store.commit(version)
+    world.data.start()
+    peer = world.peers[0]
+    assert [one.number("version") for one in peer.heard() if one.verb == "image"] == [1]
+    world.stage(4, IMAGE_FULL)
+    world.holdings.store.commit(4)  # as prepared by another data plane
+    world.data.commit(4)
+    peer.says("prepared", version=1)
+    world.until(lambda: world.data.current and len(world.data.current.owed) == 1)
+    assert [(one.verb, one.number("version")) for one in peer.heard()] == [("commit", 1), ("image", 4)]
+    peer.says("prepared", version=4)
+    peer.says("serving", version=4)
+    world.until(lambda: world.data.serving == 4)
+    assert [(one.verb, one.number("version")) for one in peer.heard()] == [("commit", 4)]
+
+
 def test_refused_at_the_second_death(world: World) -> None:
     world.stage(1, IMAGE_FULL)
     world.holdings.store.commit(1)
