@@ -372,6 +372,13 @@ static void let_go(struct control *control)
     free(control);
 }
 
+/* Thousands of certificates take longer than a holder waits for a sign of life. */
+static void stay_alive(void *owner)
+{
+    struct control *control = owner;
+    watch_turn(&control->watch, control->fd);
+}
+
 int control_run(struct runtime *runtime, struct edge_error *err)
 {
     struct control *control = calloc(1, sizeof *control);
@@ -384,6 +391,8 @@ int control_run(struct runtime *runtime, struct edge_error *err)
     list_init(&control->staged);
     list_init(&control->retired);
     certificate_cache_init(&control->certificates);
+    control->certificates.turn = stay_alive;
+    control->certificates.owner = control;
     bool uring = loop_kind(runtime->workers[0].proxy.loop) == EDGE_LOOP_URING;
     say(control, text,
         snprintf(text, sizeof text, "ready loop=%s workers=%u", uring ? "uring" : "epoll",

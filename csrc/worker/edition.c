@@ -187,6 +187,8 @@ int edition_create(struct certificate_cache *cache, struct snapshot_view *view,
     if (!edition || !cached)
         goto fail;
     for (uint32_t i = 0; i < count; i++) {
+        if (cache->turn)
+            cache->turn(cache->owner);
         rc = parse(cache, image, i, secrets, &cached[i], err);
         if (rc < 0)
             goto fail;

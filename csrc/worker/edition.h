@@ -22,6 +22,8 @@ struct edition {
 struct certificate_cache {
     struct list certificates;
     struct pattern_set *patterns; /* of the last edition made */
+    void (*turn)(void *owner); /* called between two certificates, for a sign of life; may be 0 */
+    void *owner;
 };
 
 void certificate_cache_init(struct certificate_cache *cache);
