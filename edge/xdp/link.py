@@ -59,7 +59,8 @@ def survey(pins: Path) -> list[Attached]:
         if not index:
             _forget(pin)
             continue
-        pin = _follow_name(pin, index)
+        if program in _programs_on(index):
+            pin = _follow_name(pin, index)
         place: Path | None = None
         maps: tuple[int, ...] = ()
         for candidate in _programs(pin):
@@ -76,10 +77,7 @@ def survey(pins: Path) -> list[Attached]:
 
 
 def _follow_name(pin: Path, index: int) -> Path:
-    try:
-        name = pin_name(socket.if_indextoname(index))
-    except OSError:
-        return pin  # an interface of another network namespace
+    name = pin_name(socket.if_indextoname(index))
     if name == pin.name or (pin.parent / name).exists():
         return pin
     renamed = pin.parent / name
@@ -120,14 +118,20 @@ def attach(program: int, interface: str, mode: str, pins: Path) -> str:
     raise XdpError(f"cannot attach to {interface} in mode {mode}: {refusal.strerror}") from refusal
 
 
+def _programs_on(index: int) -> set[int]:
+    """Ids of the XDP programs on an interface of this network namespace; a link does not tell its own."""
+    from pyroute2 import IPRoute, NetlinkError
+
+    with contextlib.suppress(OSError, NetlinkError), IPRoute() as netlink:
+        shown = netlink.link("get", index=index)[0].get_attr("IFLA_XDP")
+        if shown:
+            return {value for name, value in shown["attrs"] if name.endswith("PROG_ID")}
+    return set()
+
+
 def _whose(index: int, pins: Path) -> str:
     """What is attached there, in words; a program is opened through pins alone: by id takes CAP_SYS_ADMIN."""
-    from pyroute2 import IPRoute
-
-    number = 0
-    with contextlib.suppress(OSError), IPRoute() as netlink:
-        shown = netlink.link("get", index=index)[0].get_attr("IFLA_XDP")
-        number = (shown and shown.get_attr("IFLA_XDP_PROG_ID")) or 0
+    number = min(_programs_on(index), default=0)
     folder = pins.parent
     for path in sorted(folder.parent.parent.rglob("*")):
         if folder in path.parents or path.is_dir():
@@ -189,6 +193,11 @@ def _update(pin: Path, program: int, index: int, interface: str, keep: bool) -> 
     link = syscalls.open_pin(str(pin), "link")
     try:
         old_id, old_index = syscalls.link_info(link)
+        if old_index and old_id not in _programs_on(old_index):
+            raise XdpError(
+                f"interface {interface}: this instance is attached in another network namespace; "
+                "--instance names another, `edge detach` lets go there"
+            )
         if not keep or old_index != index:
             if old_index:
                 syscalls.link_detach(link)

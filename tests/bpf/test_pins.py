@@ -241,6 +241,32 @@ def test_an_interface_that_was_renamed_keeps_its_link(instance: str, published: 
     again.close()
 
 
+def test_an_instance_of_another_network_namespace_is_left_alone(
+    instance: str, published: Start, start: Start
+) -> None:
+    """Links name interfaces by number, and numbers are the same everywhere."""
+    published().close()
+    before = link.survey(Pins(instance).links)
+    there = f"{instance}-there"
+    netns.create(there)
+    try:
+        with inside(there):
+            add("wan0", "wan1")
+            change("wan0", "set", ifname="edge9")
+            add("edge0", "edge1")
+            assert socket.if_nametoindex("edge9") == before[0].index
+            assert [one.pin for one in link.survey(Pins(instance).links)] == [one.pin for one in before]
+            with pytest.raises(
+                XdpError, match="edge0: this instance is attached in another network namespace"
+            ):
+                start()
+    finally:
+        netns.remove(there)
+    assert link.survey(Pins(instance).links) == before
+    published().close()
+    assert denied(instance) == [("edge0", 1)]
+
+
 def test_an_interface_that_is_asked_for_no_more_is_let_go(instance: str, published: Start) -> None:
     published("edge0", "edge2").close()
     published("edge2").close()

@@ -112,16 +112,25 @@ def adds_up(counts: dict[str, tuple[int, int]]) -> int:
     return counts["offered"][0]
 
 
+def buckets(one: XdpPlane) -> dict[bytes, float]:
+    """When each source will have paid for its packets. Units: nanoseconds."""
+    shape = one._found.object.maps["edge_buckets"].shape
+    items = syscalls.map_items(one._loaded.maps["edge_buckets"], 20, 16, shape.entries)
+    return {key: int.from_bytes(value[:8], "little") / 16 for key, value in items.items()}
+
+
 @pytest.mark.parametrize("shape", [None, *SHAPES])
 def test_an_upgrade_keeps_what_it_can(
     instance: str, start: Callable[..., XdpPlane], shape: str | None
 ) -> None:
-    limited = policy("q", per_source=PerSource(packets_per_second=1, burst=1))
+    limited = policy("q", per_source=PerSource(packets_per_second=1, burst=100))
     one = start(OLD)
     publish(one, DENY, limited)
     spent = ipv4(V4, tcp(), source="198.19.0.1")
     assert verdicts(instance) == [1, 1]
-    assert verdicts(instance, spent) == [2, 1]
+    assert verdicts(instance, spent) == [2, 2]
+    paid = buckets(one)
+    assert len(paid) == 1
     before = link.survey(pins_of(instance) / "links")
     one.close()
 
@@ -131,7 +140,7 @@ def test_an_upgrade_keeps_what_it_can(
     assert two.committed == 1
     assert places(instance) == (["a", "b"] if shape else ["a"])
     assert verdicts(instance) == [1, 1]
-    assert verdicts(instance, spent) == [1, 1]
+    assert verdicts(instance, spent) == [2, 2]
     assert adds_up(two.statistics()) == 8
     page = syscalls.map_info(two.heartbeat_descriptor()).id
     assert page in link.survey(pins_of(instance) / "links")[0].maps
@@ -139,7 +148,10 @@ def test_an_upgrade_keeps_what_it_can(
     assert verdicts(instance) == [1, 1]
     two.commit()
     assert verdicts(instance) == [1, 1]
-    assert verdicts(instance, spent) == [1, 1]
+    assert verdicts(instance, spent) == [2, 2]
+    # Six packets, a second each: none of them is forgotten.
+    assert buckets(two).keys() == paid.keys()
+    assert all(buckets(two)[key] - paid[key] >= 3.9e9 for key in paid)
     assert adds_up(two.statistics()) == 14
     moved = two.moved_heartbeat()
     assert (moved is not None) == (shape == "kept")
