@@ -40,7 +40,8 @@ static int put_endpoints(struct builder *builder, struct item item,
 }
 
 /* By slot, so that the same objects give the same bytes whatever the order of fragments was. */
-static int put_upstreams(struct builder *builder, struct item *upstreams, struct item *endpoints)
+static int put_upstreams(struct builder *builder, struct item *upstreams, struct item *endpoints,
+                         uint32_t slots)
 {
     const struct items *given = &builder->items[EDGE_FRAGMENT_UPSTREAM];
 
@@ -56,7 +57,7 @@ static int put_upstreams(struct builder *builder, struct item *upstreams, struct
             return builder_refuse(builder, given->at[i], EDGE_ERR_REFERENCE, "upstream_slot",
                                   "no such upstream");
     }
-    for (uint32_t slot = 0; slot < EDGE_UPSTREAM_SLOTS; slot++) {
+    for (uint32_t slot = 0; slot < slots; slot++) {
         struct edge_image_upstream copy, *entry;
         if (upstreams[slot].head == NULL)
             continue;
@@ -76,11 +77,34 @@ static int put_upstreams(struct builder *builder, struct item *upstreams, struct
     return EDGE_OK;
 }
 
+/* Above all slots that are given, as far as there may be any. */
+static uint32_t slots_needed(const struct builder *builder)
+{
+    const struct items *upstreams = &builder->items[EDGE_FRAGMENT_UPSTREAM];
+    const struct items *endpoints = &builder->items[EDGE_FRAGMENT_ENDPOINTS];
+    uint32_t needed = 0;
+
+    for (uint32_t i = 0; i < upstreams->count; i++) {
+        uint32_t slot =
+            ((const struct edge_fragment_upstream *)upstreams->at[i].head)->upstream.slot;
+        if (slot < EDGE_UPSTREAM_SLOTS && slot >= needed)
+            needed = slot + 1;
+    }
+    for (uint32_t i = 0; i < endpoints->count; i++) {
+        uint32_t slot =
+            ((const struct edge_fragment_endpoints *)endpoints->at[i].head)->upstream_slot;
+        if (slot < EDGE_UPSTREAM_SLOTS && slot >= needed)
+            needed = slot + 1;
+    }
+    return needed;
+}
+
 static int put_all_upstreams(struct builder *builder)
 {
-    struct item *slots = calloc(2 * (size_t)EDGE_UPSTREAM_SLOTS, sizeof(*slots));
+    const uint32_t needed = slots_needed(builder);
+    struct item *slots = calloc(2 * (size_t)needed + 1, sizeof(*slots));
     int rc = slots == NULL ? builder_no_memory(builder)
-                           : put_upstreams(builder, slots, slots + EDGE_UPSTREAM_SLOTS);
+                           : put_upstreams(builder, slots, slots + needed, needed);
 
     free(slots);
     return rc;
