@@ -312,6 +312,7 @@ def main() -> int:
             print(json.dumps(shapes[shape]), flush=True)
     summary = {"bench": "config.publish", "summary": True, **stamp, "shapes": shapes}
     print(json.dumps(summary), flush=True)
+    results.parent.mkdir(exist_ok=True)
     with results.open("a") as sink:
         sink.write(json.dumps(summary) + "\n")
     return 0
