@@ -46,9 +46,8 @@ class VipFollower:
         asyncio.get_running_loop().add_reader(self._watch.fileno(), self._heard)
 
     def _heard(self) -> None:
-        if self._watch.drain():
-            self._changes += 1
-            self._announced.set()
+        self._changes += self._watch.drain()
+        self._announced.set()
 
     async def current(self) -> tuple[tuple[Vip, ...], frozenset[Address]]:
         """What a publish must serve, and the node's addresses, which scope: node goes by.

@@ -7,11 +7,14 @@ plane for scope: node. Reads only; in the network namespace of the calling threa
 from __future__ import annotations
 
 import select
+import struct
 from collections.abc import Iterable
 from ipaddress import ip_address
 
 from edge.errors import XdpError
 from edge.model.types import Address
+
+_ADDRESS_KINDS = (20, 21)  # RTM_NEWADDR, RTM_DELADDR of rtnetlink(7)
 
 
 def local_addresses(interfaces: Iterable[str] = ()) -> frozenset[Address]:
@@ -54,17 +57,22 @@ class AddressWatch:
         return self._socket.fileno()
 
     def drain(self) -> bool:
-        """Forget what was announced; True if anything was. A lost announcement counts as one."""
-        changed = False
+        """Forget what was announced; True if addresses changed. A lost announcement counts as one."""
+        addresses = False
         while select.select([self._socket], [], [], 0)[0]:
-            changed = True
             try:
-                self._socket.recv(65536)
+                data = self._socket.recv(65536)
             except BlockingIOError:
                 break
             except OSError:
+                addresses = True
                 continue
-        return changed
+            at = 0
+            while at + 6 <= len(data):
+                length, kind = struct.unpack_from("=IH", data, at)
+                addresses = addresses or kind in _ADDRESS_KINDS
+                at += max(length + 3 & ~3, 16)
+        return addresses
 
     def close(self) -> None:
         """Close the socket."""

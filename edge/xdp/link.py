@@ -59,8 +59,7 @@ def survey(pins: Path) -> list[Attached]:
         if not index:
             _forget(pin)
             continue
-        if program in _programs_on(index):
-            pin = _follow_name(pin, index)
+        pin = _follow_name(pin, program, index)
         place: Path | None = None
         maps: tuple[int, ...] = ()
         for candidate in _programs(pin):
@@ -76,9 +75,12 @@ def survey(pins: Path) -> list[Attached]:
     return found
 
 
-def _follow_name(pin: Path, index: int) -> Path:
-    name = pin_name(socket.if_indextoname(index))
-    if name == pin.name or (pin.parent / name).exists():
+def _follow_name(pin: Path, program: int, index: int) -> Path:
+    try:
+        name = pin_name(socket.if_indextoname(index))
+    except OSError:
+        return pin  # an interface of another network namespace
+    if name == pin.name or (pin.parent / name).exists() or program not in _programs_on(index):
         return pin
     renamed = pin.parent / name
     for old, new in zip(_programs(pin), _programs(renamed), strict=True):

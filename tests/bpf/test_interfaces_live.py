@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import select
 import signal
 import socket
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ from pathlib import Path
 import pytest
 from pyroute2 import IPRoute
 
+from edge.xdp.addresses import AddressWatch
 from edge.xdp.plane import earlier
-from tests.e2e.lab import Lab, wait_for
+from tests.e2e.lab import Lab, give, wait_for
 from tests.e2e.objects import policy, write
 from tests.e2e.running import Running
 
@@ -68,6 +70,22 @@ def test_an_interface_that_comes_back_is_policed_again(
         add(lab)
         wait_for("it is policed again", lambda: interfaces(edge) == both, 5)
         assert "xdp: attached to extra0 (native)" in edge.lines()
+
+
+def test_the_watch_tells_addresses_from_interfaces(lab: Lab) -> None:
+    with lab.inside("node"):
+        watch = AddressWatch()
+    try:
+        delete(lab)
+        wait_for("an announcement", lambda: select.select([watch], [], [], 0)[0], 5)
+        assert not watch.drain()
+        with lab.inside("node"), IPRoute() as route:
+            give(route, "client1", "198.18.9.9", 32)
+        wait_for("an announcement", lambda: select.select([watch], [], [], 0)[0], 5)
+        assert watch.drain()
+        assert not watch.drain()
+    finally:
+        watch.close()
 
 
 def test_a_start_without_xdp_says_what_still_filters_and_keeps_it_alive(

@@ -43,7 +43,7 @@ class Counters:
         self.last: dict[str, int] = {}
 
     def look(self) -> dict[str, int]:
-        shown = wait_for("/xdp", lambda: self._stage.edge.admin_json("/xdp").get("counters"), 10)
+        shown = wait_for("/xdp", lambda: self._stage.edge.admin_json("/xdp").get("counters"), 30)
         page = {name: pair["packets"] for name, pair in shown.items()}
         for name, value in self.last.items():
             assert page.get(name, 0) >= value, f"{name} went back from {value} to {page.get(name)}"
@@ -81,8 +81,8 @@ def upgraded(*maps: str) -> Callable[[Stage, int], None]:
     def run(stage: Stage, number: int) -> None:
         another_object(stage, *maps)
         actions.kill_controller(stage, number)
-        wait_for("it has moved", lambda: committed_over(stage, "new" if maps else "reopened"), 10)
-        wait_for("one place", lambda: len(list(stage.edge.pins.glob("maps/*"))) == 1, 10)
+        wait_for("it has moved", lambda: committed_over(stage, "new" if maps else "reopened"), 30)
+        wait_for("one place", lambda: len(list(stage.edge.pins.glob("maps/*"))) == 1, 30)
 
     return run
 
