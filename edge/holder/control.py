@@ -22,8 +22,8 @@ BREATH_S = 1.0
 class Client:
     """One connection. ``hear`` and ``gone`` may be replaced by whoever goes on with it."""
 
-    def __init__(self, channel: Channel, peer: Peer) -> None:
-        self.channel, self.peer = channel, peer
+    def __init__(self, loop: Loop, channel: Channel, peer: Peer) -> None:
+        self.channel, self.peer, self._loop = channel, peer, loop
         self.hear: Callable[[Message], bool] = lambda _message: False  # True: descriptors were kept
         self.gone: Callable[[], None] = lambda: None
 
@@ -31,7 +31,9 @@ class Client:
         """Send; a client that has gone, or does not read, is noticed elsewhere."""
         try:
             self.channel.send(verb, descriptors, **fields)
+            self._loop.adjust(self.channel)
         except BrokenPipeError:
+            self._loop.forget(self.channel)
             self.channel.close()
 
     def is_gone(self) -> bool:
@@ -90,11 +92,11 @@ class ControlSocket:
         if len(self.clients) >= CLIENTS_MAX or not may_ask(peer_of(end)):
             end.close()
             return
-        self.add(Client(Channel(end), peer_of(end)))
+        self.add(Client(self._loop, Channel(end), peer_of(end)))
 
     def answer(self, end: socket.socket, message: Message) -> None:
         """Answer a client that was accepted, and whose first message was read, before there was a loop."""
-        client = Client(Channel(end), peer_of(end))
+        client = Client(self._loop, Channel(end), peer_of(end))
         self.add(client)
         if not client.hear(message):
             message.close()

@@ -200,8 +200,9 @@ class DataPlanes:
             one.child.kill(signal.SIGKILL)
 
     def watch(self) -> None:
-        """Kill what is stuck; called once in a while, after messages were heard."""
+        """Kill what is stuck; called once in a while."""
         for one in self.everyone():
+            one.child.read()  # we may have been stopped ourselves, and what it said waits
             reason = one.stuck()
             if reason:
                 self._chronicle.count("watchdog_kills")

@@ -101,7 +101,6 @@ class HandOver:
                 send("holding", (), what="lanes", first=one.lane_first)
         send("holding", (parts.lock, parts.control.listening.fileno()), what="instance")
         send("handed", (), children="come" if self.together else "stay")
-        parts.loop.adjust(self._client.channel)
         self._handed = True
         if self._deadline:
             self._deadline.cancel()
@@ -127,6 +126,18 @@ class HandOver:
             self.over = True
             self._ended(True)
         # Apart: our data plane serves on until the successor's does; if that dies before, we are the holder.
+
+    def conclude(self) -> bool:
+        """Leave it to the successor, if that has everything and only does not serve yet; for who must stop.
+
+        Shape: False when we are still the holder, and have given up handing over.
+        """
+        if not self._let_go:
+            self.give_up("this holder is told to stop")
+            return False
+        self.over = True
+        self._parts.control.drop(self._client)
+        return True
 
     def give_up(self, reason: str) -> None:
         """Go on as if nobody had asked."""

@@ -332,7 +332,8 @@ class Holder:
             self._end(0)  # asked twice: no more patience
             return
         if self._hand_over is not None:
-            self._hand_over.give_up("this holder is told to stop")
+            self._handed_over = self._hand_over.conclude()
+            self._hand_over = None
         self.notify.stopping()
         self._drain = Drain(self, shared=self._is_shared(), done=lambda: self._end(0))
 

@@ -145,6 +145,27 @@ def test_a_successor_that_goes_away_leaves_the_old_holder(tmp_path: Path) -> Non
     nothing_failed(seen)
 
 
+def test_a_stop_before_the_successor_serves_leaves_it_the_sockets(tmp_path: Path) -> None:
+    """Of another PID namespace: what connects meanwhile waits for it, and is not dropped."""
+    with succession(tmp_path) as edge:
+        with ask_to_take_over(edge, pidns=1) as control:
+            members: list[socket.socket] = []
+            while (message := receive(control)) is not None and message.verb != "handed":
+                if message.fields.get("what") == "listener":
+                    members += [socket.socket(fileno=os.dup(number)) for number in message.descriptors]
+                message.close()
+            send(control, "taken")
+            assert drop_until(control, "left") == "left"
+            assert edge.stop() == 0
+            assert drop_until(control, "kept") == ""
+        with socket.create_connection((edge.address, edge.port), 5):
+            pass
+        assert (tmp_path / "run" / edge.name / "control.sock").exists()
+        for member in members:
+            member.close()
+        assert not edge.processes()
+
+
 def test_deaths_in_the_middle_of_a_hand_over(tmp_path: Path) -> None:
     """Old holder or successor is killed at some moment of it; whoever starts next finds all."""
     chance = random.Random(4)

@@ -15,7 +15,7 @@ from edge.dataplane.link import FULL, HolderLink
 from edge.errors import PublishError
 from edge.holdings import Holdings, Stored
 from edge.messages import Message, receive, send
-from tests.edge.holder.fakes import open_descriptors
+from tests.edge.holder.fakes import more_than, open_descriptors
 
 
 def tell(folder: Path, story: Callable[[HolderLink, socket.socket, socket.socket], Awaitable[None]]) -> None:
@@ -44,7 +44,7 @@ def tell(folder: Path, story: Callable[[HolderLink, socket.socket, socket.socket
             control.close()
 
     asyncio.run(run())
-    assert open_descriptors() <= before
+    assert not more_than(before)
 
 
 async def heard(end: socket.socket) -> Message:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.edge.holder.fakes import open_descriptors
+from tests.edge.holder.fakes import more_than, open_descriptors
 from tests.edge.holder.world import World
 
 
@@ -22,4 +22,4 @@ def world(
     yield made
     made.close()
     capfd.readouterr()
-    assert open_descriptors() <= before
+    assert not more_than(before)

@@ -22,7 +22,7 @@ from edge.holder.record import Process, Record, Served, cookie_of, pid_namespace
 from edge.holder.sockets import open_control, open_members
 from edge.holdings import HeldChild, Holdings, Stored
 from edge.messages import Message, receive, send
-from tests.edge.holder.fakes import open_descriptors
+from tests.edge.holder.fakes import more_than, open_descriptors
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def test_the_offer_of_the_controller_is_taken(
     assert (controller.part, controller.pid, controller.executable) == ("controller", os.getpid(), "/py")
     close(found)
     holdings.close()
-    assert open_descriptors() <= before + pipes
+    assert not more_than(before + pipes)
 
 
 def test_strangers_and_halves_are_not_adopted(
@@ -250,7 +250,7 @@ def test_sockets_of_a_data_plane_that_is_alone(
     (orphan,) = found.orphans
     assert (orphan.pid, orphan.lane_first, orphan.serving) == (alone.pid, 2, 0)
     close(found)
-    assert open_descriptors() <= before + 2
+    assert not more_than(before + 2)
 
 
 @pytest.mark.root
@@ -268,7 +268,7 @@ def test_without_all_members_the_orphan_makes_room(
     for member in open_members("127.0.0.1", port, 1):
         member.close()
     close(found)
-    assert open_descriptors() <= before + 2
+    assert not more_than(before + 2)
 
 
 def test_a_message_that_is_no_holding_is_closed(tmp_path: Path) -> None:

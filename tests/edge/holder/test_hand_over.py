@@ -157,6 +157,22 @@ def test_apart_the_end_comes_when_the_successor_serves(world: World) -> None:
     attempt.end.close()
 
 
+def test_apart_who_must_stop_leaves_it_to_the_successor(world: World) -> None:
+    for left in (False, True):
+        attempt = Attempt(world, pidns=1)
+        controller = world.controllers[-1]
+        world.until(lambda: controller.child.signals)  # noqa: B023
+        controller.dies()
+        attempt.hears("handed")
+        if left:
+            send(attempt.end, "taken")
+            attempt.hears("left")
+        assert attempt.hand_over.conclude() is left
+        assert attempt.results == ([] if left else [False])
+        assert len(world.controllers) == 2
+        attempt.end.close()
+
+
 def test_apart_a_successor_that_goes_while_the_controller_ends(world: World) -> None:
     attempt = Attempt(world, pidns=1)
     world.until(lambda: world.controllers[0].child.signals)

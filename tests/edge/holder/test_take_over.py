@@ -18,7 +18,7 @@ from edge.holder import take_over
 from edge.holder.inheritance import Inheritance
 from edge.holdings import Holdings
 from edge.messages import receive, send
-from tests.edge.holder.fakes import open_descriptors
+from tests.edge.holder.fakes import more_than, open_descriptors
 
 Talk = Callable[[socket.socket], None]
 
@@ -27,7 +27,7 @@ Talk = Callable[[socket.socket], None]
 def no_descriptor_is_left() -> Iterator[None]:
     before = open_descriptors()
     yield
-    assert open_descriptors() <= before
+    assert not more_than(before)
 
 
 @contextmanager
