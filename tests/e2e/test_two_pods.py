@@ -20,11 +20,10 @@ from bench.proxy import processes
 from tests.e2e.lab import ADDRESS, Lab, give, wait_for
 from tests.e2e.objects import endpoints, ingress, policy, service, write
 from tests.e2e.running import EDGE, Running
-from tests.e2e.survival.scene import HOST, Asking
+from tests.e2e.survival.scene import HOST, Asking, ask_inside
 from tests.e2e.survival.table import Line, render
 from tests.e2e.survival.traffic import DENIED, DENIED_ROLE, DeniedSource, Tap
 from tests.e2e.test_pid1 import Container
-from tests.fakes.client import Client
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
@@ -61,17 +60,6 @@ class Pod(Container):
 @pytest.fixture
 def lab() -> Lab:
     return Lab(clients=2, pods=1)
-
-
-def ask_inside(lab: Lab) -> type[Client]:
-    """Make clients whose sockets are in the client's namespace."""
-
-    class Inside(Client):
-        def __init__(self, address: str, port: int, *, timeout: float = 10.0) -> None:
-            with lab.inside("client1"):
-                super().__init__(address, port, timeout=timeout)
-
-    return Inside
 
 
 class Node:

@@ -1,7 +1,8 @@
 """Faults of what the machine gives: disk, descriptors, memory, pipes, ports, CPUs.
 
 Each function makes one fault under traffic and returns its line of the survival table; FAULTS names
-them for test_faults.py and `make chaos`. Faults inside of our processes stand in faults_inside.py.
+them for test_faults.py and `make chaos`. Faults inside of our processes and of the kernel's
+objects stand in faults_inside.py and faults_kernel.py.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tests.e2e.lab import ROOT, wait_for
 from tests.e2e.objects import endpoints, ingress, service, write
 from tests.e2e.running import EDGE, Running
 from tests.e2e.survival.faults_inside import FAULTS as INSIDE
+from tests.e2e.survival.faults_kernel import FAULTS as KERNEL
 from tests.e2e.survival.scene import HOST, Odd, Scene, fill, processor_time, scene, small_disk
 from tests.e2e.survival.table import Line
 from tests.fakes.client import Client
@@ -402,4 +404,4 @@ FAULTS: dict[str, Callable[[Path, str], Line]] = {
         log_disk_full, state_disk_full, run_disk_full, descriptors_used_up, memory_used_up, log_pipe_blocked,
         standard_output_blocked, admin_port_taken, cpu_taken_away, bpffs_missing,
     )
-} | INSIDE  # fmt: skip
+} | INSIDE | KERNEL  # fmt: skip

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.e2e.lab import ROOT, wait_for
+from tests.e2e.lab import ROOT, Lab, wait_for
 from tests.e2e.objects import endpoints, ingress, service, write
 from tests.e2e.running import Running, pod
 from tests.e2e.survival.table import Line
@@ -191,6 +191,17 @@ def scene(
         with kind(folder, config, **settings) as edge:
             assert edge.served(HOST) == 200
             yield Scene(edge, Line(name, loop), config)
+
+
+def ask_inside(lab: Lab) -> type[Client]:
+    """Make clients whose sockets are in the client's namespace."""
+
+    class Inside(Client):
+        def __init__(self, address: str, port: int, *, timeout: float = 10.0) -> None:
+            with lab.inside("client1"):
+                super().__init__(address, port, timeout=timeout)
+
+    return Inside
 
 
 @contextlib.contextmanager
