@@ -69,7 +69,6 @@ class Holder:
         self.holdings = found.holdings
         self.lock = found.lock
         sign_lock(self.lock)
-        self._open_what_is_missing(found)
         self._put_together(found)
         self._wake_read = init.catch_signals()
         self.loop.watch_descriptor(self._wake_read, self._read_signals)
@@ -83,17 +82,19 @@ class Holder:
                 control = sockets.open_control(directory / "control.sock")
                 found = adopt.find(directory, control)
                 found.lock, found.control = lock, control
+                self._open_what_is_missing(found)
                 return found
             if not self.options.take_over:
                 break
-            handed = take_over.ask(directory / "control.sock")
+            handed = take_over.ask(directory / "control.sock", self._open_what_is_missing)
             if handed is not None:
                 return handed
             time.sleep(TAKE_OVER_WAIT_S)  # it starts, or it ends: both are soon over
         return Inheritance("first", Holdings(), lock=take_lock(directory))  # which refuses
 
     def _open_what_is_missing(self, found: Inheritance) -> None:
-        options, holdings = self.options, self.holdings
+        """Open what nobody had before, or had otherwise. Errors: HolderError."""
+        options, holdings = self.options, found.holdings
         before = holdings.options
         holdings.options = {
             name: text for name, text in options.to_environment().items() if name != "EDGE_TAKE_OVER"

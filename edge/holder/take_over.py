@@ -10,6 +10,7 @@ import contextlib
 import os
 import select
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 from edge.channel import Channel, peer_of
@@ -25,10 +26,11 @@ DEATH_S = 0.2  # between the end of a dying holder's sockets and its own
 PATIENCE_S = 15.0  # the old one gives a child 5 s to read, and a controller 2 s to end
 
 
-def ask(path: Path) -> Inheritance | None:
+def ask(path: Path, prepare: Callable[[Inheritance], None]) -> Inheritance | None:
     """Take over from the holder behind a control socket; None when it died before it let go of anything.
 
-    Errors: HolderError when it refuses, or gave up: it goes on.
+    ``prepare`` does what may fail, while the old one can still go on.
+    Errors: HolderError when it refuses, or gave up, or we cannot: it goes on.
     """
     end = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     end.settimeout(PATIENCE_S)
@@ -52,6 +54,7 @@ def ask(path: Path) -> Inheritance | None:
                 pidfd = os.pidfd_open(peer.pid)
         send(end, "take-over", protocol=PROTOCOL, pidns=records.pid_namespace())
         _receive_all(end, found)
+        prepare(found)
         send(end, "taken")
         if not _has_left(end, pidfd):
             raise HolderError("--take-over: the running holder gave up handing over, and goes on")

@@ -105,6 +105,19 @@ def test_one_line_refuses_who_does_not_take_over(tmp_path: Path) -> None:
         assert "is running already" in done.stderr and "--take-over" in done.stderr
 
 
+def test_options_that_cannot_be_met_leave_the_old_holder(tmp_path: Path) -> None:
+    with succession(tmp_path) as edge, traffic(edge) as seen:
+        before = edge.wait_well()
+        words = [*edge.command(), "--take-over", "--access-log", str(tmp_path / "nowhere" / "log")]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=False)
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+        assert "--access-log" in done.stderr
+        wait_for("the old one goes on", lambda: edge.well().get("pid") == before["pid"])
+        edge.route("b")
+        edge.serves("b")
+    nothing_failed(seen)
+
+
 def ask_to_take_over(edge: Succession, **fields: object) -> socket.socket:
     """Be a successor; shape: our end."""
     control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -190,6 +190,17 @@ def moved(edge: InContainer, first: int) -> bool:
     return bool(edge.well()) and processes.descendants(first) == [first] and len(edge.named("edge-data")) == 1
 
 
+def test_pid_1_hands_on_the_signal_to_stop(tmp_path: Path) -> None:
+    with succession(tmp_path, InContainer) as edge:
+        assert isinstance(edge, InContainer)
+        assert states(steps(edge, "holder"))[-1] == "done"
+        assert edge.wait_well()["pid"] != "1"
+        os.kill(edge.first(edge.process), signal.SIGTERM)
+        assert edge.process.wait(10) == 0
+        assert not edge.processes()
+        assert not (tmp_path / "run" / edge.name / "control.sock").exists()
+
+
 def test_a_holder_that_is_pid_1_stays_when_it_is_upgraded(tmp_path: Path) -> None:
     with succession(tmp_path, InContainer) as edge:
         assert isinstance(edge, InContainer)

@@ -79,7 +79,7 @@ def test_all_of_it_is_ours_after_left(tmp_path: Path) -> None:
         assert end.recv(1) == b""  # the line stays: its end would be our death
 
     with holder(tmp_path, talk) as path:
-        found = take_over.ask(path)
+        found = take_over.ask(path, lambda _found: None)
         assert found is not None and found.how == "handed" and found.holdings.workers == 2
         close(found)
 
@@ -100,7 +100,25 @@ def test_until_then_nothing_is(
 ) -> None:
     monkeypatch.setattr(take_over, "DEATH_S", 0.01)
     with holder(tmp_path, talk) as path, pytest.raises(HolderError, match=reason):
-        take_over.ask(path)
+        take_over.ask(path, lambda _found: None)
+
+
+def test_what_we_cannot_do_is_found_before_it_lets_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(take_over, "DEATH_S", 0.01)
+    heard: list[object] = []
+
+    def cannot(_found: Inheritance) -> None:
+        raise HolderError("--access-log: cannot open it")
+
+    def talk(end: socket.socket) -> None:
+        give_all(end)
+        heard.append(receive(end))
+
+    with holder(tmp_path, talk) as path, pytest.raises(HolderError, match="--access-log"):
+        take_over.ask(path, cannot)
+    assert heard == [None]
 
 
 def test_a_silent_holder_is_not_waited_for_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +127,7 @@ def test_a_silent_holder_is_not_waited_for_for_ever(tmp_path: Path, monkeypatch:
     over = threading.Event()
     with holder(tmp_path, lambda _end: over.wait(10) and None) as path:
         with pytest.raises(HolderError, match="does not answer"):
-            take_over.ask(path)
+            take_over.ask(path, lambda _found: None)
         over.set()
 
 
@@ -141,7 +159,7 @@ def test_a_holder_that_dies_under_us(tmp_path: Path, after: str) -> None:
         [sys.executable, "-c", DIES, str(path), after], stdout=subprocess.PIPE, cwd=root
     ) as process:
         assert process.stdout is not None and process.stdout.readline()
-        found = take_over.ask(path)
+        found = take_over.ask(path, lambda _found: None)
         process.wait()
     if after == "asked":
         assert found is None
@@ -151,4 +169,4 @@ def test_a_holder_that_dies_under_us(tmp_path: Path, after: str) -> None:
 
 
 def test_nobody_is_there(tmp_path: Path) -> None:
-    assert take_over.ask(tmp_path / "control.sock") is None
+    assert take_over.ask(tmp_path / "control.sock", lambda _found: None) is None
