@@ -294,7 +294,8 @@ int main(int argc, char **argv)
             last = (uint32_t)found[k];
         }
         clock_gettime(CLOCK_MONOTONIC, &t1);
-        spent[i / BATCH] = (double)(t1.tv_sec - t0.tv_sec) * 1e9 + (double)(t1.tv_nsec - t0.tv_nsec);
+        spent[i / BATCH] =
+            (double)(t1.tv_sec - t0.tv_sec) * 1e9 + (double)(t1.tv_nsec - t0.tv_nsec);
         for (uint32_t k = 0; k < BATCH; k++)
             wrong += found[k] < 0 || image.routes[found[k]].slot != batch[k].slot;
     }
