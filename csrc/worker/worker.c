@@ -320,6 +320,8 @@ void *worker_run(void *argument)
         __atomic_store_n(&proxy->lane->loop_ns, loop_now_ns(proxy->loop), __ATOMIC_RELAXED);
     }
     atomic_store(&worker->done, true);
+    /* Its siblings may drain for long: who is done is not stalled. */
+    __atomic_store_n(&proxy->lane->loop_ns, INT64_MAX, __ATOMIC_RELAXED);
     runtime_notify(worker->runtime);
     return 0;
 }
