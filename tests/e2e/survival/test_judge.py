@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.e2e.survival.actions import ACTIONS, Death, Moved, Outage
-from tests.e2e.survival.chaos import judge
+from tests.e2e.survival.chaos import judge, judge_pace
 from tests.e2e.survival.table import Line, render
 from tests.e2e.survival.traffic import Event, Seen
 
@@ -27,6 +27,7 @@ def seen(*events: Event, **changes: object) -> Seen:
 def judged(name: str, what: Seen, *notes: object) -> Line:
     line = Line(name)
     judge(line, ACTIONS[name], what, notes, GRACE_S)
+    judge_pace(line, ACTIONS[name], what, notes)
     return line
 
 

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.survival.actions import ACTIONS
 from tests.e2e.survival.chaos import LOOPS, on_stage
 from tests.e2e.survival.table import render
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 TIMES = 2
-SHORT = ("kill-data", "kill-controller", "kill-holder", "take-over", "upgrade-controller", "upgrade-holder")
 
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_what_dies_or_is_replaced_costs_no_request(tmp_path: Path, loop: str) -> None:
-    lines = on_stage(loop, SHORT, TIMES, tmp_path)
+    lines = on_stage(loop, list(ACTIONS), TIMES, tmp_path)
     assert not any(line.wrong for line in lines), "\n" + render(lines)

@@ -7,7 +7,9 @@ memory, `forget` begins anew.
 
 from __future__ import annotations
 
+import os
 import threading
+from pathlib import Path
 
 from tests.e2e.survival.stage import Instance
 from tests.fakes.client import Closed
@@ -27,6 +29,7 @@ class Watch:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._paused = False
+        self._runnable: list[int] = []
         self.pages = 0
         self.wrong: list[str] = []
 
@@ -42,6 +45,7 @@ class Watch:
 
     def _run(self) -> None:
         while not self._stop.wait(EVERY_S):
+            self._runnable.append(int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0]))
             if not self._paused:
                 self.look()
 
@@ -87,6 +91,11 @@ class Watch:
         with self._lock:
             self._last = {}
         self._paused = False
+
+    @property
+    def crowd(self) -> float:
+        """Return how many threads were ready to run on this machine, on average, for each CPU."""
+        return sum(self._runnable) / max(len(self._runnable), 1) / (os.cpu_count() or 1)
 
     def since_start(self, name: str) -> int:
         """Return by how much a counter grew."""
