@@ -2,8 +2,9 @@
 
 `python -m bench.config.publish [--quick] [--shape files|single] [--ingresses N] [--services M]`: N Ingresses
 of two paths and M Services, one object a file and all in one; cold start, one Ingress changed, one endpoint
-changed, 100 changes a second under load. Each change is measured by itself: from the rename to the first
-answer that differs. Prints JSON lines, also to bench/results/publish.jsonl; the last one is the summary.
+changed, 100 changes a second under load; nginx and HAProxy are reloaded for the same change. Each change is
+measured by itself: from the rename to the first answer that differs. Prints JSON lines, also to
+bench/results/publish.jsonl; the last one is the summary.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.config.objects import Folder
+from bench.config.peers import Peer
 from bench.proxy import processes
 from bench.proxy.http1 import ROOT, launch, versions
 
@@ -235,6 +237,19 @@ def stream(instance: Instance, folder: Folder, seconds: float, rate: float) -> d
     }
 
 
+def peers(folder: Folder, work: Path, count: int, ours_ms: float) -> dict[str, Any]:
+    """The same change made in nginx and HAProxy, one after the other beside our idle instance."""
+    result: dict[str, Any] = {}
+    for name in ("nginx", "haproxy"):
+        with Peer(name, folder, work) as peer:
+            lags = []
+            for turn in range(count):
+                lags.append(peer.lag_ms((turn * 7919) % folder.ingresses, f"/p{turn}"))
+                time.sleep(APART_S)
+        result[name] = {**spread(lags), "times_ours": round(statistics.median(lags) / ours_ms, 1)}
+    return result
+
+
 def measure(shape: str, arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
     """All of one shape."""
     port = processes.free_port()
@@ -285,6 +300,8 @@ def measure(shape: str, arguments: argparse.Namespace, work: Path) -> dict[str, 
             }
         if not folder.single:
             line["stream"] = stream(instance, folder, 5 if arguments.quick else 60, 100)
+        if not folder.single:
+            line["peers"] = peers(folder, work, 3 if arguments.quick else 30, line["ingress_ms"]["p50"])
         line["controller_mb"] = round(resident_mb(instance.pid("edge-controller")), 1)
         line["data_mb"] = round(resident_mb(instance.pid("edge-data")), 1)
         line["image_bytes"] = image_bytes(instance.process.pid)
