@@ -119,6 +119,7 @@ def run_disk_full(folder: Path, loop: str) -> Line:
             upgrade = subprocess.run(words, capture_output=True, text=True, timeout=60)
             here.demand(upgrade.returncode == 0, f"edge upgrade: {upgrade.stdout}{upgrade.stderr}")
             wait_for("the new holder answers", lambda: counted(edge, "handovers") == 1)
+            here.demand(edge.process.wait(10) == 0, "the old holder did not end with 0")
             asking.go_on(30)
             os.kill(int(edge.holder()["pid"]), 9)
             edge.start()
