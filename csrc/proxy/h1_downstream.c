@@ -7,9 +7,6 @@
 
 #include "match/matcher.h"
 
-static const char NO_MEMORY[] = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n"
-                                "connection: close\r\n\r\n";
-
 static const struct exchange_downstream_ops OPS;
 
 static struct h1_downstream *of(struct transport *transport)
@@ -156,7 +153,7 @@ static void starve(struct h1_downstream *down)
     uint32_t wait_ms = down->apologised ? down->idle_ms : 1;
     if (down->apologised) {
         h1_sender_release(&down->sender); /* a head that has not left */
-        h1_sender_text(&down->sender, NO_MEMORY, sizeof NO_MEMORY - 1);
+        h1_sender_text(&down->sender, SYNTH_NO_MEMORY, sizeof SYNTH_NO_MEMORY - 1);
     }
     deadline_set(&down->deadline, proxy_now_ms(down->proxy), wait_ms);
 }
@@ -171,7 +168,8 @@ static void end_starved(struct h1_downstream *down, bool said)
     }
     exchange->tunnel = 0;
     exchange->local = 1;
-    exchange->status = 503;
+    exchange->failure.kind = FAILURE_MEMORY;
+    exchange->status = synth_status(&exchange->failure);
     exchange_response_sent(exchange);
     h1_downstream_linger(down, LINGER_MS);
 }

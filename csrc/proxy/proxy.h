@@ -115,6 +115,9 @@ bool forward_trusts(const struct image *image, uint32_t listener_slot, const uin
 /* ---- synth.c ---- */
 uint16_t synth_status(const struct exchange_failure *failure);
 const char *synth_name(uint8_t failure_kind);
+/* FAILURE_MEMORY's answer as it stands on the wire of HTTP/1: saying it takes no memory. */
+#define SYNTH_NO_MEMORY                                                                            \
+    "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 /* ---- respond.c ---- */
 /* The present exchange's own answer, by its downstream codec. */
