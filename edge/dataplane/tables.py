@@ -9,13 +9,12 @@ from __future__ import annotations
 import fcntl
 import os
 from array import array
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from operator import is_not
 from typing import Any, Generic, TypeVar
 
 from edge.dataplane import fragments
 from edge.errors import NativeError
+from edge.model.ordered import alike
 from edge.model.types import Certificate, Listener, Route, UpstreamKey
 from edge.native import BuildOptions, build_image, check_secrets, ffi, lib
 from edge.snapshot.diff import ChangeKind, compare
@@ -58,7 +57,7 @@ class _Row(Generic[Key]):
     def of(self, row: tuple[Key, ...], encode: Callable[[Key], bytes]) -> bytes:
         old = self._row
         if row is not old:
-            head, tail = _alike(old, row)
+            head, tail = alike(old, row)
             gone = slice(head, len(old) - tail)
             begin = place = sum(self._sizes[:head])
             known: dict[int, bytes] = {}
@@ -70,17 +69,6 @@ class _Row(Generic[Key]):
             self._joined = b"".join((self._joined[:begin], *fresh, self._joined[place:]))
             self._row = row
         return self._joined
-
-
-def _alike(old: tuple[Any, ...], new: tuple[Any, ...]) -> tuple[int, int]:
-    """Shape: how many objects at the head, and then at the tail, are the same in both."""
-    least = min(len(old), len(new))
-    head = bisect_left(range(least), True, key=lambda at: any(map(is_not, old[: at + 1], new)))
-    rest = least - head
-    tail = bisect_left(
-        range(rest), True, key=lambda at: any(map(is_not, old[len(old) - at - 1 :], new[len(new) - at - 1 :]))
-    )
-    return head, tail
 
 
 class Tables:

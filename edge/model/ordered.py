@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
+from operator import is_not
 from typing import Any, Generic, TypeVar
 
 V = TypeVar("V")
@@ -83,3 +84,14 @@ class Ordered(Generic[V]):
 
     def __len__(self) -> int:
         return len(self._values)
+
+
+def alike(old: tuple[Any, ...], new: tuple[Any, ...]) -> tuple[int, int]:
+    """Shape: how many objects at the head, and then at the tail, are the same in both."""
+    least = min(len(old), len(new))
+    head = bisect_left(range(least), True, key=lambda at: any(map(is_not, old[: at + 1], new)))
+    rest = least - head
+    tail = bisect_left(
+        range(rest), True, key=lambda at: any(map(is_not, old[len(old) - at - 1 :], new[len(new) - at - 1 :]))
+    )
+    return head, tail

@@ -20,7 +20,7 @@ DOCUMENTS_MAX = 100_000  # three times what 10 MiB of the smallest real objects 
 DEPTH_MAX = 64  # a CRD's schema, the deepest thing in practice, stays under 40
 NODES_MAX = 2_000_000  # after expanding aliases: ten times what 10 MB of real objects hold
 TEXT_SHARE = 32  # bytes of text that count as one value more
-_AFTER_DASHES = (b"", b"\n", b"\r", b" ", b"\t")
+_NOT_A_MARK = re.compile(rb"\n---[^ \t\r\n]")
 INTERNED_MAX = 64  # characters
 _SUSPICIOUS_PREFIX = 2 * DEPTH_MAX
 
@@ -87,7 +87,7 @@ def split(data: bytes, name: str) -> list[bytes]:
     first, *others = data.split(b"\n---")
     if len(others) > DOCUMENTS_MAX:
         raise DocumentError(f"has more than {DOCUMENTS_MAX} documents")
-    if any(other[:1] not in _AFTER_DASHES for other in others):
+    if _NOT_A_MARK.search(data):
         return [data]
     return [first, *others]
 

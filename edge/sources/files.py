@@ -24,7 +24,8 @@ import struct
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, compress
+from operator import ne
 from pathlib import Path
 from types import MappingProxyType
 
@@ -68,6 +69,7 @@ class _Piece:
     unknown: tuple[str, ...] = ()
     documents: int = 0
     problem: str = ""
+    noisy: bool = False  # there is something to say
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,8 +406,9 @@ def _pieces(texts: list[bytes], name: str, old: tuple[_Piece, ...]) -> tuple[_Pi
         return (replace(_read_piece(texts, 0, name), text=None),)  # nothing to compare it with
     known = [piece.text for piece in old]
     least = min(len(texts), len(known))
-    head = next((at for at in range(least) if texts[at] != known[at]), least)
-    tail = next((at for at in range(least - head) if texts[-1 - at] != known[-1 - at]), least - head)
+    head = next(compress(range(least), map(ne, texts, known)), least)
+    rest = least - head
+    tail = next(compress(range(rest), map(ne, reversed(texts), reversed(known))), rest)
     moved = {piece.text: piece for piece in old[head : len(old) - tail]}
     fresh: list[_Piece] = []
     for at in range(head, len(texts) - tail):
@@ -423,7 +426,7 @@ def _read_piece(texts: list[bytes], at: int, name: str) -> _Piece:
     try:
         documents = read_piece(texts, at, name)
     except DocumentError as error:
-        return _Piece(text, problem=str(error))
+        return _Piece(text, problem=str(error), noisy=True)
     objects: list[Pair] = []
     findings: list[tuple[str, str, str]] = []
     unknown: list[str] = []
@@ -437,7 +440,8 @@ def _read_piece(texts: list[bytes], at: int, name: str) -> _Piece:
             findings.append((identity.field, identity.reason, identity.message))
         else:
             objects.append((identity, document))
-    return _Piece(text, tuple(objects), tuple(findings), tuple(unknown), len(documents))
+    noisy = bool(findings or unknown)
+    return _Piece(text, tuple(objects), tuple(findings), tuple(unknown), len(documents), noisy=noisy)
 
 
 def _whole(
@@ -448,6 +452,8 @@ def _whole(
     findings: list[Diagnostic] = []
     ignored: list[Diagnostic] = []
     number = 1
+    if not any(piece.noisy for piece in pieces):
+        return _Reading(signature, settled, objects, (), (), pieces)
     broken = [piece for piece in pieces if piece.problem]
     if broken:
         there = {pair[0] for pair in objects}

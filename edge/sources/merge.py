@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from edge.model.diagnostics import Diagnostic, ObjectRef
+from edge.model.ordered import alike
 from edge.resources.store import Key, ResourceEvent
 
 Pair = tuple[Key, Mapping[str, Any]]
@@ -39,11 +40,13 @@ class Merge:
             self._told[name] = pairs
         else:
             self._told.pop(name, None)
-        before, after = set(map(id, old)), set(map(id, pairs))
-        touched = {pair[0]: None for pair in old if id(pair) not in after}
-        touched |= {pair[0]: None for pair in pairs if id(pair) not in before}
+        head, tail = alike(old, pairs)
+        gone, come = old[head : len(old) - tail], pairs[head : len(pairs) - tail]
+        touched = dict.fromkeys([pair[0] for pair in (*gone, *come)])
         fresh: dict[Key, list[tuple[str, Pair]]] = {key: [] for key in touched}
-        for pair in pairs if touched else ():
+        # An object that stands twice in this file may stand outside of what changed, too.
+        held = sum(one[0] == name for key in touched for one in self._holders.get(key, ()))
+        for pair in come if held == len(gone) else pairs:
             found = fresh.get(pair[0])
             if found is not None:
                 found.append((name, pair))
