@@ -4,7 +4,7 @@
  * reader are different processes, the table's contents come from the cluster's own objects, and a
  * request only ever looks up. A client who sends many names hits one probe sequence each, whose
  * length the image fixed. Whoever may create Ingress objects can make probes longer, by names that
- * collide, for their own hosts' buckets; the table is at most half full. */
+ * collide, for their own hosts' buckets; the table is at most four fifths full. */
 #include "base/hash.h"
 
 #include "include/edge.h"

@@ -57,16 +57,6 @@ static bool same_list(const struct builder *builder, uint32_t index, const void 
     return true;
 }
 
-/* At most three quarters full, and never quite. */
-static uint32_t buckets_for(uint32_t keys)
-{
-    uint32_t buckets = 2;
-
-    while (4 * (uint64_t)keys > 3 * (uint64_t)buckets)
-        buckets *= 2;
-    return buckets;
-}
-
 static struct key *find_key(struct key *keys, uint32_t mask, struct slice text, uint32_t hash)
 {
     uint32_t at = hash & mask;
@@ -151,7 +141,7 @@ static int gather(struct builder *builder, const struct list *list, uint32_t ori
 static int put_entries(struct builder *builder, const struct keys *keys, uint32_t origin,
                        uint32_t *out)
 {
-    const uint32_t buckets = buckets_for(keys->count), mask = buckets - 1;
+    const uint32_t buckets = builder_buckets(keys->count), mask = buckets - 1;
     struct edge_image_path_entry *entries =
         builder_append(builder, EDGE_SECTION_PATH_ENTRY, buckets, origin);
 

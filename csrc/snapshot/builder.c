@@ -261,7 +261,7 @@ uint32_t builder_buckets(uint32_t names)
 {
     uint32_t buckets = 1;
 
-    while (names > 0 && buckets < 2 * names)
+    while (names > 0 && 4 * (uint64_t)buckets < 5 * (uint64_t)names + 1)
         buckets *= 2;
     return buckets;
 }
