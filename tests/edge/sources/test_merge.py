@@ -1,4 +1,4 @@
-"""Objects of several files as one set, changed file by file: always what reading all of them anew would give."""
+"""Objects of several files as one set, changed file by file: always what reading all anew would give."""
 
 from __future__ import annotations
 
