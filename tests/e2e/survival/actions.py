@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.e2e.lab import wait_for
 from tests.e2e.survival.stage import Stage, wait_end, watched
-from tests.e2e.survival.traffic import PORT, Event, connections_of_node
+from tests.e2e.survival.traffic import PORT, TLS_PORT, Event, connections_of_node
 
 ACCEPT_S = 0.05  # a connection opened this long before the list may have been accepted just after it
 
@@ -89,7 +89,7 @@ def kill_data_plane(stage: Stage, number: int) -> Death:
     wait_for("another data plane", lambda: stage.edge.status().get("data_pid") not in (None, "0", str(old)))
     stage.edge.wait_well()
     starved = waited_for_cpu(holder) - waited + waited_for_cpu(stage.edge.pid("edge-data"))
-    ports = frozenset(one.peer for one in connections if one.own == PORT and one.inode)
+    ports = frozenset(one.peer for one in connections if one.own in (PORT, TLS_PORT) and one.inode)
     return Death(listed, died, ports, frozen, starved)
 
 
@@ -221,7 +221,9 @@ def power_cut(stage: Stage, _number: int) -> tuple[Death, Outage]:
             signal.pidfd_send_signal(watch, signal.SIGKILL)
         died = max(wait_end(watch, "a process") for watch in watches)
     edge.process.poll()
-    ports = frozenset(one.peer for one in connections if one.own == PORT)  # queues go with the sockets
+    ports = frozenset(
+        one.peer for one in connections if one.own in (PORT, TLS_PORT)
+    )  # queues go with the sockets
     come_up_without_source(stage)
     return Death(listed, died, ports, False), Outage(listed, time.monotonic())
 

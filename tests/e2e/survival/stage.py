@@ -34,6 +34,7 @@ from tests.e2e.survival.traffic import (
     HOST,
     LISTENING,
     PORT,
+    TLS_PORT,
     connections_of_node,
 )
 from tests.fakes.client import Closed
@@ -164,7 +165,7 @@ class Stage:
         self.lab = Lab(clients=2, pods=2)
         settings: dict[str, object] = {
             "xdp": "native", "interface": self.lab.interfaces(), "loop": loop, "workers": 2,
-            "grace_period": 1, **options,
+            "grace_period": 1, "https": f"{ADDRESS}:{TLS_PORT}", **options,
         }  # fmt: skip
         self.edge = Instance(folder, self.config, lab=self.lab, http=f"{ADDRESS}:{PORT}", **settings)
 

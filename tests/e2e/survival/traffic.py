@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import selectors
 import signal
 import socket
+import ssl
 import struct
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,10 +24,14 @@ from typing import Any, Final
 
 from bench.proxy import processes
 from tests.e2e.lab import ADDRESS, Lab
+from tests.fakes.client import Client as RawClient
+from tests.fakes.client import Closed
 
 HERE = Path(__file__).parent
 HOST: Final = "a.example.com"
 PORT: Final = 80
+TLS_PORT: Final = 443
+TLS_EVERY_S = 0.1
 DENIED: Final = "198.18.2.66"
 CLIENT_ROLE, DENIED_ROLE = "client1", "client2"
 KEPT = 32  # connections
@@ -162,6 +169,82 @@ class Client:
         return seen
 
 
+class TlsClient(threading.Thread):
+    """A request a time over TLS, one kept connection and fresh ones in turn; secrets travel too."""
+
+    def __init__(self, lab: Lab) -> None:
+        super().__init__(daemon=True)
+        self._lab = lab
+        self._over = threading.Event()
+        self._context = ssl.create_default_context()
+        self._context.check_hostname = False
+        self._context.verify_mode = ssl.CERT_NONE
+        self.asked = self.answered = self.refused = 0
+        self.events: list[Event] = []
+
+    def run(self) -> None:
+        """Be the thread."""
+        kept: RawClient | None = None
+        since = 0.0
+        while not self._over.wait(TLS_EVERY_S):
+            kept, since = self._ask(kept, since)
+            fresh, _since = self._ask(None, 0.0)
+            if fresh:
+                fresh.close()
+        if kept:
+            kept.close()
+
+    def _ask(self, client: RawClient | None, opened: float) -> tuple[RawClient | None, float]:
+        """Ask once; return the connection while it may be kept, and when it was opened."""
+        if client is not None and select.select([client.socket], [], [], 0)[0]:
+            client.close()  # its end has come, and nothing else can have: it was idle
+            client = None
+        sent = time.monotonic()
+        port, answers = 0, int(client is not None)
+        if client is None:
+            opened = sent
+        try:
+            if client is None:
+                with self._lab.inside(CLIENT_ROLE):
+                    client = RawClient(ADDRESS, TLS_PORT, timeout=TIMEOUT_S)
+                port = client.socket.getsockname()[1]
+                client.socket = self._context.wrap_socket(client.socket, server_hostname=HOST)
+            port = client.socket.getsockname()[1]
+            sent = time.monotonic()
+            self.asked += 1
+            answer = client.ask(HOST)
+            what = "" if answer.status == 200 and answer.body == b"x" * 128 else "wrong"
+        except ConnectionRefusedError:
+            self.refused += 1
+            return None, 0.0
+        except (OSError, Closed) as error:
+            what = "reset-before" if isinstance(error, ConnectionResetError) else f"{error!r}"
+            answer = None
+        if not what and answer is not None:
+            self.answered += 1
+            if answer.headers.get("connection") != "close":
+                return client, opened
+        else:
+            status = answer.status if answer else 0
+            now = time.monotonic()
+            self.events.append(Event("tls", what, status, port, 1, now, opened, sent, answers, 0))
+        if client is not None:
+            client.close()
+        return None, 0.0
+
+    def __enter__(self) -> TlsClient:
+        self.start()
+        return self
+
+    def __exit__(self, *_reason: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Finish the request under way."""
+        self._over.set()
+        self.join(TIMEOUT_S * 3)
+
+
 class DeniedSource:
     """A source that an EdgePolicy denies, connecting all the time; a context manager."""
 
@@ -250,6 +333,7 @@ class Traffic:
             self.denied = stack.enter_context(DeniedSource(self._lab))
             self.client = stack.enter_context(Client(self._lab))
             self.client.wait_ready()
+            self.tls = stack.enter_context(TlsClient(self._lab))
             self._stack = stack.pop_all()
         return self
 
@@ -258,7 +342,11 @@ class Traffic:
 
     def finish(self) -> Seen:
         """End it and return everything that was seen."""
+        self.tls.end()
         seen = self.client.finish()
+        seen.events += self.tls.events
+        seen.asked["tls"], seen.answered["tls"] = self.tls.asked, self.tls.answered
+        seen.refused += self.tls.refused
         seen.denied = self.denied.finish()
         seen.passed = self.tap.read()
         return seen
