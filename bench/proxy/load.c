@@ -249,7 +249,8 @@ int main(int argc, char **argv)
         }
         struct timespec wait = {.tv_sec = 1};
         if (step && !ended && idle_count > 0) {
-            uint64_t left = next > now() ? next - now() : 0;
+            uint64_t here = now(); /* read once: a difference below zero would wait for ever */
+            uint64_t left = next > here ? next - here : 0;
             wait = (struct timespec){.tv_sec = (time_t)(left / 1000000000ull),
                                      .tv_nsec = (long)(left % 1000000000ull)};
         }
