@@ -48,6 +48,7 @@ EMPTY = (
 # A file changed so shortly before it was read may change again within one tick of its clock.
 RACY_NS = 100_000_000
 
+SMALL = 1 << 20
 FINDINGS_MAX = 100  # of one file; a hundred say enough
 
 Known = Mapping[str, tuple[Pair, ...]]  # objects by file
@@ -82,6 +83,7 @@ class _Reading:
     findings: tuple[Diagnostic, ...]
     ignored: tuple[Diagnostic, ...]
     pieces: tuple[_Piece, ...] = ()
+    content: int = 0  # hash of the file's bytes
 
 
 class FileSource:
@@ -391,13 +393,18 @@ class FileSource:
             stay = "; the last good objects stay" if old and old.objects else ""
             finding = _finding(name, "Unreadable", f"cannot be read: {error.strerror}{stay}")
             return _Reading(_NEVER, False, old.objects if old else (), (finding,), ())
+        content = hash(data) if len(data) < SMALL else 0  # a large one is compared by its documents
+        if old is not None and content and old.content == content and old.signature != _NEVER:
+            return replace(old, signature=signature, settled=settled)  # touched, or looked at once more
         try:
             pieces = _pieces(split(data, name), name, old.pieces if old else ())
         except DocumentError as error:
             text = str(error) + ("; the last good objects stay" if old and old.objects else "")
             kept = old.objects if old else ()
-            return _Reading(signature, settled, kept, (_finding(name, "Unreadable", text),), ())
-        return _whole(name, pieces, old.objects if old else (), signature, settled)
+            finding = _finding(name, "Unreadable", text)
+            return _Reading(signature, settled, kept, (finding,), (), (), content)
+        reading = _whole(name, pieces, old.objects if old else (), signature, settled)
+        return replace(reading, content=content)
 
 
 def _pieces(texts: list[bytes], name: str, old: tuple[_Piece, ...]) -> tuple[_Piece, ...]:
