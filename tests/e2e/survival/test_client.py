@@ -185,7 +185,7 @@ def test_what_hangs_is_a_failure(server: Server) -> None:
 def test_refused_connections_are_counted_apart(server: Server) -> None:
     with Client(None, "127.0.0.1", server.port, rates=RATES) as client:
         client.wait_ready()
-        server.close()
+        server.join()  # with what it was accepting
         time.sleep(0.5)  # how long it shall be refused, nothing is waited for
         seen = client.finish()
     assert seen.refused > 20 and seen.refused_first <= seen.refused_last
