@@ -360,8 +360,12 @@ void access_log_put(struct access_log *log, uint32_t index, struct proxy *proxy,
 /* ---- the thread --------------------------------------------------------------------------------
  */
 
+/* A sink takes what it has room for, which may end in the middle of a line: the rest of that line
+ * goes out before anything of another ring. */
 static bool drain(struct access_log *log, struct access_log_ring *ring)
 {
+    if (log->torn && log->torn != ring)
+        return false;
     uint64_t at = atomic_load_explicit(&ring->drained, memory_order_relaxed);
     uint64_t end = atomic_load_explicit(&ring->written, memory_order_acquire);
     if (at == end)
@@ -378,6 +382,8 @@ static bool drain(struct access_log *log, struct access_log_ring *ring)
             return false;
         written = (ssize_t)length;
     }
+    if (written > 0)
+        log->torn = ring->bytes[offset + (size_t)written - 1] == '\n' ? 0 : ring;
     atomic_store_explicit(&ring->drained, at + (uint64_t)written, memory_order_release);
     return true;
 }

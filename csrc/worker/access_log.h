@@ -21,6 +21,7 @@ struct access_log_ring {
 
 struct access_log {
     struct access_log_ring *rings;
+    struct access_log_ring *torn; /* its line is half written: it goes on first; the thread's own */
     uint32_t ring_count;
     uint32_t format; /* enum edge_log_format */
     _Atomic int fd;

@@ -1,6 +1,7 @@
 /* Access log lines: what a client writes cannot end a line or a JSON text; a full ring drops.
  *
  * links: http/h1_write.c base/error.c proxy/synth.c */
+#define _GNU_SOURCE
 #include "worker/access_log.c"
 
 #include <fcntl.h>
@@ -58,6 +59,38 @@ static void test_a_full_disk_tears_no_line(struct proxy *proxy, const struct exc
     access_log_release(&log);
 }
 
+/* Two workers, a pipe of one page: what it takes ends in the middle of a line. */
+static void test_a_half_line_is_ended_before_another_ring_writes(struct proxy *proxy,
+                                                                 const struct exchange *exchange)
+{
+    struct access_log log = {.wake_fd = -1};
+    struct edge_error err;
+    char line[ACCESS_LOG_LINE_MAX], found[8192];
+    int ends[2];
+
+    IS(pipe2(ends, O_NONBLOCK), 0, "a pipe");
+    IS(fcntl(ends[1], F_SETPIPE_SZ, 4096), 4096, "of one page");
+    IS(access_log_init(&log, 2, ends[1], EDGE_LOG_TEXT, &err), EDGE_OK, "two rings");
+    size_t length = access_log_format(EDGE_LOG_TEXT, proxy, exchange, line, sizeof line);
+    size_t lines = 4096 / length + 1;
+    for (size_t i = 0; i < lines; i++)
+        access_log_put(&log, 0, proxy, exchange);
+    access_log_put(&log, 1, proxy, exchange);
+    OK(4096 % length != 0 && drain(&log, &log.rings[0]), "a page is taken, it ends in a line");
+    OK(!drain(&log, &log.rings[0]), "no room for the rest");
+    IS(read(ends[0], found, 4096), 4096, "room");
+    OK(!drain(&log, &log.rings[1]), "the other ring waits");
+    OK(drain(&log, &log.rings[0]), "the rest");
+    OK(drain(&log, &log.rings[1]), "then the other ring");
+    ssize_t rest = read(ends[0], found + 4096, sizeof found - 4096);
+    IS(rest, (ssize_t)((lines + 1) * length) - 4096, "all of it");
+    for (size_t i = 0; i <= lines; i++)
+        OK(memcmp(found + i * length, line, length) == 0, "a whole line");
+    close(ends[0]);
+    close(ends[1]);
+    access_log_release(&log);
+}
+
 int main(void)
 {
     static struct loop loop = {.now_ns = 5000000};
@@ -112,5 +145,6 @@ int main(void)
     OK(log.rings[0].written <= ACCESS_LOG_RING_BYTES, "and overwrites nothing");
     access_log_release(&log);
     test_a_full_disk_tears_no_line(&proxy, &exchange);
+    test_a_half_line_is_ended_before_another_ring_writes(&proxy, &exchange);
     return tap_done();
 }
