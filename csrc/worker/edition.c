@@ -48,32 +48,73 @@ void certificate_cache_release(struct certificate_cache *cache)
     pattern_set_release(cache->patterns);
 }
 
-static struct cached *look_up(struct certificate_cache *cache, const uint8_t digest[32])
+/* The cache by digest while one edition is made: digests are SHA-256, so their first bytes are as
+ * good as any hash. Made anew each time: its size follows the image's. */
+struct index {
+    uint32_t mask;
+    struct cached **at;
+};
+
+static void index_add(struct index *index, struct cached *cached)
 {
+    uint32_t place;
+    memcpy(&place, cached->digest, sizeof place);
+    while (index->at[place & index->mask])
+        place++;
+    index->at[place & index->mask] = cached;
+}
+
+static int index_create(struct certificate_cache *cache, uint32_t more, struct index *index)
+{
+    uint64_t entries = more, size = 1;
     LIST_EACH(at, after, &cache->certificates)
-    {
-        struct cached *cached = LIST_OWNER(at, struct cached, link);
+    entries++;
+    while (size < entries * 2 + 1)
+        size *= 2;
+    index->mask = (uint32_t)size - 1;
+    index->at = calloc(size, sizeof(struct cached *));
+    if (!index->at)
+        return EDGE_ERR_NOMEM;
+    LIST_EACH(at, after, &cache->certificates)
+    index_add(index, LIST_OWNER(at, struct cached, link));
+    return EDGE_OK;
+}
+
+static struct cached *look_up(const struct index *index, const uint8_t digest[32])
+{
+    uint32_t place;
+    memcpy(&place, digest, sizeof place);
+    for (struct cached *cached; (cached = index->at[place & index->mask]); place++)
         if (memcmp(cached->digest, digest, 32) == 0)
             return cached;
-    }
     return 0;
 }
 
+/* The digests rise: edge_secrets_check saw to it. */
 static const struct edge_secret *find_secret(const uint8_t *secrets, const uint8_t digest[32])
 {
     const struct edge_secrets_header *header = (const void *)secrets;
     const struct edge_secret *entries = (const void *)(header + 1);
-    for (uint32_t i = 0; secrets && i < header->count; i++)
-        if (memcmp(entries[i].digest, digest, 32) == 0)
-            return &entries[i];
+    uint32_t low = 0, high = secrets ? header->count : 0;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        int order = memcmp(entries[middle].digest, digest, 32);
+        if (order == 0)
+            return &entries[middle];
+        if (order < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
     return 0;
 }
 
-static int parse(struct certificate_cache *cache, const struct image *image, uint32_t index,
-                 const uint8_t *secrets, struct cached **out, struct edge_error *err)
+static int parse(struct certificate_cache *cache, struct index *known, const struct image *image,
+                 uint32_t index, const uint8_t *secrets, struct cached **out,
+                 struct edge_error *err)
 {
     const uint8_t *digest = image->certificates[index].digest;
-    *out = look_up(cache, digest);
+    *out = look_up(known, digest);
     if (*out)
         return EDGE_OK;
     const struct edge_secret *secret = find_secret(secrets, digest);
@@ -96,6 +137,7 @@ static int parse(struct certificate_cache *cache, const struct image *image, uin
     }
     memcpy(cached->digest, digest, 32);
     list_push_back(&cache->certificates, &cached->link);
+    index_add(known, cached);
     *out = cached;
     return EDGE_OK;
 }
@@ -183,13 +225,14 @@ int edition_create(struct certificate_cache *cache, struct snapshot_view *view,
     uint32_t count = image->count[EDGE_SECTION_CERTIFICATE];
     struct edition *edition = calloc(1, sizeof *edition);
     struct cached **cached = calloc(count + 1, sizeof *cached);
+    struct index known = {0};
     int rc = error_set(err, EDGE_ERR_NOMEM, "no memory for an edition");
-    if (!edition || !cached)
+    if (!edition || !cached || index_create(cache, count, &known) < 0)
         goto fail;
     for (uint32_t i = 0; i < count; i++) {
         if (cache->turn)
             cache->turn(cache->owner);
-        rc = parse(cache, image, i, secrets, &cached[i], err);
+        rc = parse(cache, &known, image, i, secrets, &cached[i], err);
         if (rc < 0)
             goto fail;
     }
@@ -217,6 +260,7 @@ int edition_create(struct certificate_cache *cache, struct snapshot_view *view,
     for (uint32_t i = 0; i < count; i++)
         cached[i]->used = true;
     forget_unused(cache);
+    free(known.at);
     free(cached);
     edition->view = view;
     *out = edition;
@@ -224,6 +268,7 @@ int edition_create(struct certificate_cache *cache, struct snapshot_view *view,
         memset(err, 0, sizeof *err);
     return EDGE_OK;
 fail:
+    free(known.at);
     free(cached);
     if (edition)
         edition_release(edition);
