@@ -4,7 +4,7 @@ PY := .venv/bin/python
 NATIVE_INPUTS := $(shell find csrc bpf -name '*.[ch]' -o -name '*.py') pyproject.toml
 C_FILES = $(shell git ls-files 'csrc/*.[ch]' 'bpf/*.[ch]' 'tests/*.[ch]' 'bench/*.[ch]')
 
-.PHONY: fast test long chaos demo e2e lint golden run setup native clean help
+.PHONY: fast test long chaos demo e2e kube-build e2e-kube lint golden run setup native clean help
 .DEFAULT_GOAL := fast
 
 fast: native ## build and fast tests: no root, under 20 seconds once set up (the default)
@@ -29,6 +29,9 @@ demo: native ## XDP, data plane and upstreams in namespaces; ONCE=1 ends by itse
 
 e2e: native ## the end-to-end stories alone; needs root
 	$(PY) -m pytest tests/e2e
+
+kube-build: setup ## Kubernetes' programs from the Go module proxy into the cache: 5 minutes once
+	$(PY) -m tests.kube.build
 
 lint: native ## format, lint, types, import contracts
 	.venv/bin/ruff format --check .
@@ -59,4 +62,4 @@ clean: ## remove what was built, .venv included
 	rm -rf build .venv *.egg-info edge/native/*.so
 
 help: ## this list
-	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1|/' | awk -F'|' '{printf "%-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1|/' | awk -F'|' '{printf "%-10s %s\n", $$1, $$2}'
