@@ -20,6 +20,20 @@ class SourceError(EdgeError):
     """A folder or API that cannot be read."""
 
 
+class ApiError(EdgeError):
+    """A request to the API server failed; ``status`` 0: there was no answer.
+
+    ``reason``: the API's CamelCase word. ``retry_after``: what it asks for; seconds, 0 where it does not.
+    """
+
+    def __init__(self, status: int, reason: str, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(f"{reason or status}: {message}" if message else reason or str(status))
+        self.status = status
+        self.reason = reason
+        self.message = message
+        self.retry_after = retry_after
+
+
 class NativeError(EdgeError):
     """A call into C failed; raised by ``edge.native.check`` alone."""
 

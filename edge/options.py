@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
 GRACE_MAX_S = 86_400
+CONTROLLER_CLASS = "xdp-edge.dev/ingress-controller"  # spec.controller of the IngressClasses that are ours
 _INSTANCE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}")  # bpffs takes no dot in a name
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_SUBDOMAIN = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 CHOICES = {
     "xdp": ("auto", "native", "generic", "off"),
     "log_format": ("json", "text"),
@@ -57,6 +60,22 @@ class Options:
     zone: str = ""
     resolver: str = ""
     external_allow: tuple[str, ...] = ()
+    # Kubernetes as the source of objects
+    kubernetes: bool = False
+    kubeconfig: str = ""  # empty: the configuration that a Pod has
+    watch_namespace: tuple[str, ...] = ()  # none: all
+    watch_selector: str = ""  # of Ingresses
+    controller_class: str = CONTROLLER_CLASS
+    configmap: str = ""
+    node_name: str = ""
+    pod_name: str = ""
+    pod_namespace: str = ""
+    election_lease: str = "xdp-edge-leader"
+    update_status: bool = True
+    publish_service: str = ""
+    publish_status_address: tuple[str, ...] = ()  # none: the addresses of the nodes
+    webhook: str = ""
+    webhook_service: str = "xdp-edge-webhook"
 
     def __post_init__(self) -> None:
         """Errors: OptionError that names the option and what it may be."""
@@ -87,6 +106,35 @@ class Options:
             parse_network(text, "--external-allow")
         if not self.ingress_class:
             raise OptionError("--ingress-class: an empty name is no class")
+        self._check_kubernetes()
+
+    def _check_kubernetes(self) -> None:
+        for name in self.watch_namespace:
+            if not _LABEL.fullmatch(name):
+                raise OptionError(f"--watch-namespace: {name[:80]!r} is no name of a namespace")
+        for option in ("configmap", "publish_service"):
+            text = getattr(self, option)
+            namespace, slash, name = text.partition("/")
+            if text and not (slash and _LABEL.fullmatch(namespace) and _SUBDOMAIN.fullmatch(name)):
+                raise OptionError(f"--{option.replace('_', '-')}: {text[:80]!r} is not NAMESPACE/NAME")
+        if self.pod_namespace and not _LABEL.fullmatch(self.pod_namespace):
+            raise OptionError(f"--pod-namespace: {self.pod_namespace[:80]!r} is no name of a namespace")
+        for option in ("node_name", "pod_name", "election_lease", "webhook_service"):
+            name = getattr(self, option)
+            if not _SUBDOMAIN.fullmatch(name) and (name or option in ("election_lease", "webhook_service")):
+                raise OptionError(f"--{option.replace('_', '-')}: {name[:80]!r} is no name of an object")
+        if not self.controller_class:
+            raise OptionError("--controller-class: an empty name is no controller")
+        for text in self.publish_status_address:
+            if not text or len(text) > 253 or not re.fullmatch(r"[0-9A-Za-z.:-]+", text):
+                raise OptionError(f"--publish-status-address: {text[:80]!r} is no address and no host name")
+        if self.webhook:
+            parse_address(self.webhook, "--webhook")
+
+    @property
+    def from_kubernetes(self) -> bool:
+        """Say whether objects come from an API server."""
+        return self.kubernetes or bool(self.kubeconfig)
 
     @property
     def instance_run_dir(self) -> Path:

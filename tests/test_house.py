@@ -49,13 +49,16 @@ def test_no_path_of_a_machine() -> None:
     assert not found
 
 
-def test_bcc_is_imported_in_one_place() -> None:
-    importers = [
+@pytest.mark.parametrize(
+    ("package", "place"), [("bcc", "edge/xdp/loader.py"), ("kubernetes", "edge/sources/api.py")]
+)
+def test_what_is_imported_in_one_place(package: str, place: str) -> None:
+    importers = {
         str(path.relative_to(ROOT))
         for path in tracked("edge/*.py", "edge/**/*.py")
-        if re.search(r"^\s*(from|import) bcc\b", path.read_text(), re.MULTILINE)
-    ]
-    assert importers == ["edge/xdp/loader.py"]
+        if re.search(rf"^\s*(from|import) {package}\b", path.read_text(), re.MULTILINE)
+    }
+    assert importers == {place}
 
 
 def test_no_file_is_named_utils() -> None:

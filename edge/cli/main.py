@@ -26,7 +26,7 @@ app = typer.Typer(
 
 
 def _option(name: str, text: str) -> Any:
-    variable = "EDGE_" + name.removeprefix("--").replace("-", "_").upper()
+    variable = "EDGE_" + name.partition("/")[0].removeprefix("--").replace("-", "_").upper()
     return typer.Option(name, help=f"{text} [{variable}]", show_default=False)
 
 
@@ -65,6 +65,10 @@ ExternalAllow = Annotated[
         "--external-allow",
         "Network that an ExternalName may lead to although it is of this node, loopback or link; repeatable",
     ),
+]
+ControllerClass = Annotated[
+    str | None,
+    _option("--controller-class", "spec.controller of our IngressClasses (xdp-edge.dev/ingress-controller)"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON")]
 
@@ -107,6 +111,44 @@ def run(
         str | None, _option("--resolver", "ADDR:PORT that resolves ExternalName Services (/etc/resolv.conf)")
     ] = None,
     external_allow: ExternalAllow = None,
+    kubernetes: Annotated[
+        bool | None, _option("--kubernetes", "Objects come from the API server of the Pod's cluster")
+    ] = None,
+    kubeconfig: Annotated[
+        str | None, _option("--kubeconfig", "The same, by this file; implies --kubernetes")
+    ] = None,
+    watch_namespace: Annotated[
+        list[str] | None, _option("--watch-namespace", "Namespace to read; repeatable (all)")
+    ] = None,
+    watch_selector: Annotated[
+        str | None, _option("--watch-selector", "Labels that an Ingress must have (none)")
+    ] = None,
+    controller_class: ControllerClass = None,
+    configmap: Annotated[
+        str | None, _option("--configmap", "NAMESPACE/NAME of settings that users may change (none)")
+    ] = None,
+    node_name: Annotated[str | None, _option("--node-name", "Node that this instance runs on")] = None,
+    pod_name: Annotated[str | None, _option("--pod-name", "Pod that this instance is")] = None,
+    pod_namespace: Annotated[str | None, _option("--pod-namespace", "Namespace of that Pod")] = None,
+    election_lease: Annotated[
+        str | None, _option("--election-lease", "Lease that the leader holds (xdp-edge-leader)")
+    ] = None,
+    update_status: Annotated[
+        bool | None,
+        _option("--update-status/--no-update-status", "Write addresses into the status of Ingresses (yes)"),
+    ] = None,
+    publish_service: Annotated[
+        str | None, _option("--publish-service", "NAMESPACE/NAME of the Service whose addresses these are")
+    ] = None,
+    publish_status_address: Annotated[
+        list[str] | None,
+        _option("--publish-status-address", "Address to write instead; repeatable (those of the nodes)"),
+    ] = None,
+    webhook: Annotated[str | None, _option("--webhook", "ADDR:PORT of the admission webhook (none)")] = None,
+    webhook_service: Annotated[
+        str | None,
+        _option("--webhook-service", "Service by which the API server reaches it (xdp-edge-webhook)"),
+    ] = None,
 ) -> None:
     """Run an instance in the foreground until SIGTERM; SIGHUP reads everything again."""
     given = dict(locals())

@@ -11,8 +11,12 @@ from edge.options import Options, parse_address
 
 def check_options(options: Options) -> None:
     """Errors: OptionError that names the option."""
-    if not options.config:
-        raise OptionError("--config: name a folder of objects")
+    if options.config and options.from_kubernetes:
+        raise OptionError("--config: objects come from a folder or from --kubernetes, not from both")
+    if not options.config and not options.from_kubernetes:
+        raise OptionError("--config: name a folder of objects, or --kubernetes")
+    if not options.from_kubernetes and (options.webhook or options.configmap):
+        raise OptionError(f"--{'webhook' if options.webhook else 'configmap'}: it needs --kubernetes")
     if not options.http and not options.https:
         raise OptionError("name at least one listener: --http ADDR:PORT or --https ADDR:PORT")
     taken: set[tuple[str, int]] = set()

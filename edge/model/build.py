@@ -30,7 +30,7 @@ from edge.model.precedence import order
 from edge.model.server_names import ServerNames
 from edge.model.types import Certificate, Listener, Model, Network, Policy, Route, Transport
 from edge.model.upstreams import Upstreams
-from edge.options import Options, parse_address, parse_network
+from edge.options import CONTROLLER_CLASS, Options, parse_address, parse_network
 from edge.resources.kinds import RESOLVED_NAME, Ingress
 from edge.resources.store import Key, ResourceStore
 
@@ -47,6 +47,7 @@ class ModelSettings:
 
     listeners: tuple[Listener, ...] = ()
     ingress_class: str = "edge"
+    controller_class: str = CONTROLLER_CLASS
     watch_ingress_without_class: bool = False
     default_certificate: Certificate | None = None
     zone: str = ""
@@ -71,6 +72,7 @@ def settings_of(options: Options, listeners: tuple[Listener, ...] | None = None)
     return ModelSettings(
         listeners=listeners_of(options) if listeners is None else listeners,
         ingress_class=options.ingress_class,
+        controller_class=options.controller_class,
         watch_ingress_without_class=options.watch_ingress_without_class,
         zone=options.zone,
         external_allowed=tuple(parse_network(text, "--external-allow") for text in options.external_allow),
@@ -127,7 +129,13 @@ class ModelBuilder:
         if "IngressClass" in by_kind or not self._started:
             findings = Findings()
             settings = self._settings
-            rule = class_rule(store, settings.ingress_class, settings.watch_ingress_without_class, findings)
+            rule = class_rule(
+                store,
+                settings.ingress_class,
+                settings.controller_class,
+                settings.watch_ingress_without_class,
+                findings,
+            )
             self._ledger.put("IngressClass", findings.all())
             if rule != self._rule:
                 self._rule = rule

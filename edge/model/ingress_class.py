@@ -2,8 +2,8 @@
 
 Called by ingress.py. An Ingress of somebody else gets no route and no Diagnostic. An instance serves
 the class that --ingress-class names, so that two instances with two classes never serve each other's
-objects; if an IngressClass of that name exists, its controller must be ours, and where none exists
-(a folder on a plain host) the name is enough.
+objects; if an IngressClass of that name exists, its controller must be ours (--controller-class), and
+where none exists (a folder on a plain host) the name is enough.
 Source: Ingress v1, ingressClassName and "Default IngressClass".
 """
 
@@ -17,7 +17,6 @@ from edge.model.findings import Findings
 from edge.resources.kinds import Ingress, IngressClass, Problem, shown
 from edge.resources.store import ResourceStore
 
-CONTROLLER = "xdp-edge.dev/ingress-controller"
 OLD_ANNOTATION = "kubernetes.io/ingress.class"
 DEFAULT_ANNOTATION = "ingressclass.kubernetes.io/is-default-class"
 
@@ -45,7 +44,9 @@ class ClassRule:
         return self.default
 
 
-def class_rule(store: ResourceStore, name: str, without_class: bool, findings: Findings) -> ClassRule:
+def class_rule(
+    store: ResourceStore, name: str, controller: str, without_class: bool, findings: Findings
+) -> ClassRule:
     """Read the IngressClasses."""
     held, default, string_prefix = True, without_class, False
     for _, found, decoded in store.typed("IngressClass"):
@@ -55,7 +56,7 @@ def class_rule(store: ResourceStore, name: str, without_class: bool, findings: F
             held = held and found != name
             continue
         assert isinstance(decoded, IngressClass)
-        ours = decoded.spec is not None and decoded.spec.controller == CONTROLLER
+        ours = decoded.spec is not None and decoded.spec.controller == controller
         if found == name:
             held = ours
             annotations = decoded.metadata.annotations or {}

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from edge.cli.main import app, merged
+from edge.cli.run import check_options
 from edge.errors import OptionError
 from edge.options import Options, parse_address
 
@@ -37,6 +38,21 @@ FULL = Options(
     zone="z",
     resolver="127.0.0.1:53",
     external_allow=("127.0.0.0/8",),
+    kubernetes=True,
+    kubeconfig="/k",
+    watch_namespace=("a", "b"),
+    watch_selector="a=b",
+    controller_class="c",
+    configmap="n/c",
+    node_name="n",
+    pod_name="p",
+    pod_namespace="m",
+    election_lease="l",
+    update_status=False,
+    publish_service="n/s",
+    publish_status_address=("198.18.0.1", "edge.test"),
+    webhook="0.0.0.0:9443",
+    webhook_service="w",
 )
 
 
@@ -88,6 +104,16 @@ def test_the_command_line_wins_over_the_environment(monkeypatch: pytest.MonkeyPa
         ("ingress_class", ""),
         ("resolver", "dns.test:53"),
         ("external_allow", ("127.0.0.1/8",)),
+        ("watch_namespace", ("a.b",)),
+        ("configmap", "name-alone"),
+        ("publish_service", "a/b/c"),
+        ("pod_namespace", "A"),
+        ("node_name", "n/1"),
+        ("election_lease", ""),
+        ("webhook_service", ""),
+        ("controller_class", ""),
+        ("publish_status_address", ("a b",)),
+        ("webhook", "9443"),
     ],
 )
 def test_refused_by_name(name: str, value: object) -> None:
@@ -107,3 +133,18 @@ def test_addresses() -> None:
     for text in ("::1:80", "[127.0.0.1", "127.0.0.1:", ":80", "127.0.0.1:-1", ""):
         with pytest.raises(OptionError, match="--http"):
             parse_address(text, "--http")
+
+
+def test_one_source_alone() -> None:
+    one = Options(http=("127.0.0.1:80",))
+    check_options(dataclasses.replace(one, kubernetes=True))
+    check_options(dataclasses.replace(one, kubeconfig="/k", webhook="0.0.0.0:9443"))
+    for wrong in (
+        one,
+        dataclasses.replace(one, config="/c", kubernetes=True),
+        dataclasses.replace(one, config="/c", kubeconfig="/k"),
+    ):
+        with pytest.raises(OptionError, match="^--config: "):
+            check_options(wrong)
+    with pytest.raises(OptionError, match="^--webhook: "):
+        check_options(dataclasses.replace(one, config="/c", webhook="0.0.0.0:9443"))
