@@ -1,7 +1,8 @@
 """What /healthz and /readyz answer.
 
 Called by edge/admin/server.py. Readiness is a statement about the data plane: a controller's restart,
-or an object that is wrong, does not unready a node that serves.
+or an object that is wrong, does not unready a node that serves. Only a holder's first controller must have
+published, to XDP too: a new Pod that cannot must not count as one that can.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ def ready(state: DataPlaneState, listeners_wanted: int) -> tuple[int, str]:
         return 503, "the data plane is not up\n"
     if not state.committed:
         return 503, "no version was published yet\n"
+    if not state.settled:
+        return 503, "no version was published yet since the take-over\n"
     if state.serving != state.committed and state.serving == 0:
         return 503, f"version {state.committed} is not served yet\n"
     if len(state.listeners) < listeners_wanted:

@@ -32,7 +32,10 @@ _COUNTS = {  # what the holder counts over the life of an instance
     "handovers": ("edge_handovers_total", "Holders that took over from a living one."),
     "adoptions": ("edge_adoptions_total", "Holders that adopted what a dead one left."),
     "upgrades": ("edge_upgrades_total", "Parts that were replaced by another version."),
-    "watchdog_kills": ("edge_watchdog_kills_total", "Data planes that were killed as they stood still."),
+    "watchdog_kills": (
+        "edge_watchdog_kills_total",
+        "Processes of ours that were killed as they stood still.",
+    ),
 }
 _UPSTREAM = {
     "requests": ("edge_upstream_requests_total", "counter", "Requests sent to an upstream."),

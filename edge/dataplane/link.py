@@ -71,6 +71,7 @@ class DataPlaneState:
     serving: int = 0
     restarts: int = 0
     controller_starts: int = 1
+    settled: bool = True  # this holder has had a controller that committed, XDP included
     draining: bool = False
     listeners: dict[int, OpenListener] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
@@ -286,6 +287,7 @@ class HolderLink:
         self.holdings.store.commit(version)
         self._send("commit", version=version)
         self.state.committed = version
+        self.state.settled = True
 
     async def listen(self, slot: int, address: str, port: int, transport: str) -> str:
         """Ask the holder for the sockets of a listener. Shape: "" or why it cannot be.
@@ -305,6 +307,11 @@ class HolderLink:
         listener = self.holdings.listeners.pop(slot, None)
         if listener:
             listener.close()
+
+    def alive(self) -> None:
+        """Say that we come round; who does not is replaced."""
+        if not self.orphaned and not self.gone.done():
+            self._send("alive")
 
     def heartbeat(self, descriptor: int) -> None:
         """Give holder and data plane the page that XDP watches; the caller keeps its descriptor."""
@@ -409,6 +416,7 @@ class HolderLink:
         state.serving = message.number("serving")
         state.restarts = message.number("restarts")
         state.controller_starts = message.number("starts", 1)
+        state.settled = bool(message.number("settled", 1))
 
     def _data(self, message: Message) -> None:
         state = self.state

@@ -35,6 +35,15 @@ def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
     return {**kept, **extra, "EDGE_CONTROL_FD": str(CONTROL_DESCRIPTOR)}
 
 
+def is_traced(pid: int) -> bool:
+    """Say whether a debugger holds a process: one that it has stopped stands still on purpose."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:
+            return any(line.startswith("TracerPid:") and line.split()[1] != "0" for line in status)
+    except OSError:
+        return False
+
+
 class Child:
     """One process, from its start (or from when it was given to us) to its end."""
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from edge.channel import Channel
 from edge.errors import HolderError
 from edge.holder import sockets
-from edge.holder.children import Child, Program, clean_environment
+from edge.holder.children import Child, Program, clean_environment, is_traced
 from edge.holder.chronicle import Chronicle
 from edge.holder.data_planes import DataPlanes, Step
 from edge.holder.log import say
@@ -28,6 +28,7 @@ EXIT_HOPELESS = 78  # a controller's "it makes no sense to start me again" (EX_C
 LISTENERS_MAX = 64  # EDGE_LISTENER_SLOTS
 END_S = 2.0  # for a controller to end after SIGTERM
 UPGRADE_PATIENCE_S = 30.0
+SILENT_BEATS = 60  # 30 s of the holder's own: time in which it stood still itself does not count
 
 
 class ControllerSide:
@@ -45,6 +46,8 @@ class ControllerSide:
         self.on_changed: Callable[[], None] = lambda: None
         self._upgrade: ControllerUpgrade | None = None
         self._parked: dict[tuple[str, int], Listener] = {}  # of slots that other options have changed
+        self._silent = -1  # beats since its last `alive`; -1: it has not said it yet, and is not watched
+        self._settled = False  # one of ours has committed a version
         if holdings.heartbeat >= 0:
             self.heartbeat.map(holdings.heartbeat)
 
@@ -69,6 +72,7 @@ class ControllerSide:
                 return
             self._loop.after(self.program.wait_after(0), self.start)
             return
+        self._silent = -1
         self.child.watch(self._hear, self._ended)
         self._introduce(self.child)
         self.on_changed()
@@ -88,6 +92,7 @@ class ControllerSide:
             workers=holdings.workers,
             restarts=holdings.counts["data_restarts"],
             starts=holdings.counts["controller_restarts"] + 1,
+            settled=int(self._settled),
         )
         holdings.tell(child.send, [one.held() for one in self.data.everyone()])
         child.send("begin")
@@ -106,6 +111,7 @@ class ControllerSide:
         channel = Channel.of(held.channel)
         self.child = Child(self._loop, "controller", held.pid, held.pidfd, channel, held.executable)
         self.program.executable = held.executable or self.program.executable
+        self._settled = bool(self._holdings.store.committed)
         self.child.watch(self._hear, self._ended)
 
     def _ended(self) -> None:
@@ -172,6 +178,22 @@ class ControllerSide:
         if self.child:
             self.child.send(verb, descriptors, **fields)
 
+    def watch(self) -> None:
+        """Kill one that has stood still for long, unless a debugger holds it; called at each beat."""
+        child = self.child
+        if child is None:
+            return
+        child.read()  # we may have been stopped ourselves, and what it said waits
+        if self._silent < 0:
+            return
+        self._silent += 1
+        if self._silent < SILENT_BEATS or is_traced(child.pid):
+            return
+        self._silent = -1
+        self.chronicle.count("watchdog_kills")
+        self.chronicle.note("watchdog", f"controller {child.pid} is killed: it stands still")
+        child.kill(signal.SIGKILL)
+
     # ---- what it orders ------------------------------------------------------------------
 
     def _hear(self, message: Message) -> bool:
@@ -186,6 +208,8 @@ class ControllerSide:
                 return self._store_image(version, message)
             case "commit":
                 self._commit(version)
+            case "alive":
+                self._silent = 0
             case "slots" if len(message.descriptors) == 1:
                 self._holdings.store.keep_slots(message.descriptors[0])
                 return True
@@ -266,6 +290,7 @@ class ControllerSide:
         while self._parked:
             self._parked.popitem()[1].close()
         self._page.write(version)
+        self._settled = True
         self.data.commit(version)
         if self._upgrade:
             self._upgrade.committed(version)

@@ -211,6 +211,7 @@ class Holder:
         self.controller.stamp()
         if self._hand_over is None or not self._hand_over.together:
             self.data.watch()
+            self.controller.watch()
         serving = self.data.serving
         text = f"serving version {serving}" if serving else "waiting for a first version to serve"
         self.notify.beat(bool(serving), "draining" if self._drain else text)

@@ -22,5 +22,6 @@ def test_not_ready_says_why() -> None:
     assert "not up" in ready(state(up=False), 1)[1]
     assert "no version" in ready(state(committed=0), 1)[1]
     assert "not served yet" in ready(state(serving=0), 1)[1]
+    assert "since the take-over" in ready(state(settled=False), 1)[1]
     assert "1 of 2" in ready(state(), 2)[1]
     assert "draining" in ready(state(draining=True), 1)[1]
