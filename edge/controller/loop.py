@@ -43,6 +43,7 @@ from edge.sources.files import FileSource
 from edge.xdp.addresses import local_addresses
 
 REFUSED_MAX = 64  # objects left out, one try each, before a batch is given up
+ALIVE_S = 5.0  # between two signs of life
 RETRY_S = 1.0
 RETRY_MAX_S = 30.0
 REST_MAX_S = 0.2
@@ -230,7 +231,8 @@ class Controller:
 
     async def run(self) -> None:
         """Follow the source until the holder goes away or says drain."""
-        parts = (self._retry(), self._watch(), self._keeper.run(), self._names.follow(self._take_names))
+        follow_names = self._names.follow(self._take_names)
+        parts = (self._live(), self._retry(), self._watch(), self._keeper.run(), follow_names)
         tasks: set[asyncio.Task[None]] = {asyncio.create_task(part) for part in parts}
         if self._vips is not None:
             tasks.add(asyncio.create_task(self._vips.follow(self._publish_again)))
@@ -247,6 +249,12 @@ class Controller:
             if self._vips is not None:
                 self._vips.close()
             self._source.close()
+
+    async def _live(self) -> None:
+        """Say that we come round."""
+        while True:
+            self._link.alive()
+            await asyncio.sleep(ALIVE_S)
 
     async def _publish_again(self) -> None:
         """Publish for a reason that is in no object."""
@@ -309,6 +317,7 @@ class Controller:
         except Hopeless:
             raise
         except EdgeError as error:
+            self.view.publishes["failed"] += 1
             if self.view.publish_error != str(error):
                 say(str(error))
             self.view.publish_error = str(error)

@@ -18,6 +18,8 @@ from edge.model.diagnostics import Diagnostic
 from edge.model.upstreams import Upstreams
 from edge.snapshot.types import Snapshot
 
+PUBLISHES = ("full", "patch", "refused", "failed")  # refused: one object is left out; failed: all of it
+
 
 class XdpView(Protocol):
     """The part of edge/xdp's plane that is read."""
@@ -37,7 +39,7 @@ class View:
     snapshot: Snapshot | None = None
     diagnostics: tuple[Diagnostic, ...] = ()
     publish_error: str = ""
-    publishes: dict[str, int] = field(default_factory=lambda: {"full": 0, "patch": 0, "refused": 0})
+    publishes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PUBLISHES, 0))
     plane: XdpView | None = None
     xdp_reason: str = ""
     image: Callable[[], bytes | None] | None = None  # of the running version, made when it is asked for

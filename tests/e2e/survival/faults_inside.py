@@ -184,6 +184,8 @@ def garbage_published(folder: Path, loop: str) -> Line:
         here.demand(edge.pid("edge-data") == data, "the data plane was replaced")
         words = re.findall(r"version \d+ was refused: ([^\n]*)", edge.lines())
         here.demand(len(words) == len(ORDERS), f"{len(words)} of {len(ORDERS)} were refused: {words}")
+        counted = edge.metrics()['edge_publishes_total{kind="failed"}']
+        here.demand(counted == len(ORDERS), f"{counted} of {len(ORDERS)} were counted")
         line.clients = "nothing"
         line.operator = "was refused: " + ", ".join(sorted(set(words)))
         return line
