@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from edge.controller import lastgood
-from edge.controller.lastgood import Contents, LastGood, Raw
+from edge.controller.lastgood import Contents, LastGood
 from edge.controller.log import moment, say
 from edge.controller.state import BYTES_MAX, DEFAULT_CERTIFICATE, StateDirectory
 from edge.errors import SourceError
 from edge.model.diagnostics import Diagnostic, ObjectRef, Severity
-from edge.resources.kinds import KINDS
+from edge.resources.kinds import KINDS, Raw
 from edge.resources.store import Key, ResourceStore
 
 CURRENT = "last-good.jsonl"

@@ -15,15 +15,13 @@ from typing import Any
 
 import msgspec
 
-from edge.resources.kinds import Problem, Unknown, identify
+from edge.resources.kinds import Problem, Raw, Unknown, identify, plain
 from edge.resources.store import Key
 
 FORMAT = 1
 HEAD_BYTES_MAX = 4096
 OPEN_DATA = ("tls.crt", "ca.crt")  # of a Secret; any other field may be a key
 WITHHELD = "edgeWithheld"  # names the fields that were not written
-
-Raw = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,28 +68,38 @@ class _About(msgspec.Struct, frozen=True):
 
 class _Line(msgspec.Struct, frozen=True):
     file: str
-    raw: dict[str, Any]
+    raw: msgspec.Raw
 
 
 class Lines:
-    """The lines of the last file: of thousands of objects few are others each time."""
+    """The lines of the last file that cost more than a copy: what is no JSON, and Secrets."""
 
     def __init__(self) -> None:
         self._kept: dict[Key, tuple[Raw, str, bytes | None]] = {}
+        self._keys: list[Key] = []
 
     def of(self, contents: Contents) -> tuple[list[bytes], tuple[Key, ...]]:
         """Shape: the lines by key, and the objects that have no form in JSON."""
         now: dict[Key, tuple[Raw, str, bytes | None]] = {}
-        for key in sorted(contents.objects):
+        if contents.objects.keys() != set(self._keys):
+            self._keys = sorted(contents.objects)
+        lines, lost = [], []
+        for key in self._keys:
             raw, file = contents.objects[key], contents.origins.get(key, "")
+            if isinstance(raw, bytes) and key[0] != "Secret":
+                lines.append(_line(file, raw))
+                continue
             kept = self._kept.get(key)
             if kept is None or kept[0] is not raw or kept[1] != file:
                 made, _ = _lines([(key, file, redact(raw) if key[0] == "Secret" else raw)])
                 kept = (raw, file, made[0] if made else None)
             now[key] = kept
+            if kept[2] is None:
+                lost.append(key)
+            else:
+                lines.append(kept[2])
         self._kept = now
-        lost = tuple(key for key, kept in now.items() if kept[2] is None)
-        return [line for _, _, line in now.values() if line is not None], lost
+        return lines, tuple(lost)
 
 
 def encode(contents: Contents, written: int, kept: Lines | None = None) -> tuple[bytes, tuple[Key, ...]]:
@@ -140,6 +148,7 @@ def decode_secrets(data: bytes) -> dict[Key, Raw]:
 
 def redact(raw: Raw) -> Raw:
     """Shape: a Secret with its open fields; what was left out is named. Annotations may repeat it: none."""
+    raw = plain(raw)
     metadata = raw.get("metadata")
     known = metadata if isinstance(metadata, Mapping) else {}
     result: dict[str, Any] = {
@@ -163,14 +172,16 @@ def redact(raw: Raw) -> Raw:
 
 def restore(kept: Raw, whole: Raw | None) -> Raw:
     """Shape: the whole Secret where it is the one that ``kept`` is what was written of."""
-    return whole if whole is not None and WITHHELD in kept and redact(whole) == kept else kept
+    known = plain(kept)
+    return whole if whole is not None and WITHHELD in known and redact(whole) == known else kept
 
 
 def complete(kept: Raw, running: Mapping[bytes, bytes]) -> Raw:
     """Shape: a Secret with the key that runs for its chain, if there is one. ``running``: keys by chain."""
-    data = kept.get("data")
-    strings = kept.get("stringData")
-    if "tls.key" not in kept.get(WITHHELD, ()):
+    known = plain(kept)
+    data = known.get("data")
+    strings = known.get("stringData")
+    if "tls.key" not in known.get(WITHHELD, ()):
         return kept
     try:
         if isinstance(strings, Mapping) and "tls.crt" in strings:
@@ -183,8 +194,8 @@ def complete(kept: Raw, running: Mapping[bytes, bytes]) -> Raw:
     if key is None:
         return kept
     held = dict(data) if isinstance(data, Mapping) else {}
-    result = {**kept, "data": {**held, "tls.key": b64encode(key).decode()}}
-    withheld = [name for name in kept[WITHHELD] if name != "tls.key"]
+    result = {**known, "data": {**held, "tls.key": b64encode(key).decode()}}
+    withheld = [name for name in known[WITHHELD] if name != "tls.key"]
     if withheld:
         return {**result, WITHHELD: withheld}
     del result[WITHHELD]
@@ -195,10 +206,16 @@ def _lines(objects: Iterable[tuple[Key, str, Raw]]) -> tuple[list[bytes], tuple[
     lines, lost = [], []
     for key, file, raw in objects:
         try:
-            lines.append(msgspec.json.encode({"file": file, "raw": raw}))
+            lines.append(_line(file, raw if isinstance(raw, bytes) else msgspec.json.encode(raw)))
         except (TypeError, ValueError, OverflowError, RecursionError):  # YAML says more than JSON can
             lost.append(key)
     return lines, tuple(lost)
+
+
+def _line(file: str, raw: bytes) -> bytes:
+    if b"\n" in raw:
+        raw = msgspec.json.format(raw, indent=-1)
+    return b'{"file":%b,"raw":%b}' % (msgspec.json.encode(file), raw)
 
 
 def _seal(lines: list[bytes]) -> bytes:
@@ -233,10 +250,11 @@ def _objects(lines: Iterable[bytes]) -> Iterable[tuple[str, Key | None, Raw]]:
     for line in filter(None, lines):
         try:
             found = msgspec.json.decode(line, type=_Line)
-            identity = identify(found.raw)
+            raw = bytes(found.raw)
+            identity = identify(plain(raw))
         except Unknown:
             yield "", None, {}
             continue
         except (msgspec.DecodeError, RecursionError) as error:
             raise ValueError(f"has a line that is no object: {error}") from error
-        yield found.file, None if isinstance(identity, Problem) else identity, found.raw
+        yield found.file, None if isinstance(identity, Problem) else identity, raw

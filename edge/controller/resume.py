@@ -11,11 +11,12 @@ import json
 import os
 from collections.abc import Mapping
 
-from edge.controller.lastgood import Raw, complete
+from edge.controller.lastgood import complete
 from edge.controller.log import YEAR_9999, say
 from edge.dataplane.tables import read_secrets
 from edge.errors import NativeError
 from edge.holdings import ImageStore
+from edge.resources.kinds import Raw
 from edge.resources.store import Key
 from edge.snapshot.slots import SlotTables
 

@@ -14,7 +14,7 @@ from edge.model.findings import Findings, Ledger
 from edge.model.ingress import Identity, RouteWish
 from edge.model.ordered import Ordered
 from edge.model.types import Endpoint, Network, Upstream, UpstreamKey
-from edge.resources.kinds import RESOLVED_NAME, EndpointSlice, Problem, Service
+from edge.resources.kinds import RESOLVED_NAME, EndpointSlice, Problem, Service, plain
 from edge.resources.store import ResourceStore
 
 Place = tuple[str, str]  # namespace, name
@@ -126,7 +126,8 @@ class Upstreams:
             self._problems[key] = choice
         elif choice.external:
             self._of_name.setdefault(choice.external, set()).add(place)
-            resolved = store.get(RESOLVED_NAME, "", choice.external)
+            told = store.get(RESOLVED_NAME, "", choice.external)
+            resolved = None if told is None else plain(told)
             judged = judge_external(ref, choice, resolved, self._allowed, findings)
         else:
             slices = [
@@ -161,7 +162,7 @@ class Upstreams:
         problem = self._problems.get(wish.upstream.key) if wish and wish.upstream else None
         found = Findings()
         if wish is not None and problem is not None:
-            found.error(wish.ref, f"{wish.target}.{problem.field}", problem.reason, problem.message)
+            blame(wish, problem, found)
         self._ledger.put(("target", identity), found.all())
 
     def all(self) -> tuple[Upstream, ...]:
@@ -181,6 +182,11 @@ class Upstreams:
     def external_names(self) -> frozenset[str]:
         """Return the host names that somebody has to resolve."""
         return frozenset(name for name, places in self._of_name.items() if places & self._of_service.keys())
+
+
+def blame(wish: RouteWish, problem: Problem, findings: Findings) -> None:
+    """Say to a wish what is wrong with the Service that it names."""
+    findings.error(wish.ref, f"{wish.target}.{problem.field}", problem.reason, problem.message)
 
 
 def _words(key: UpstreamKey) -> _KeyWords:

@@ -19,6 +19,9 @@ NAME_BYTES_MAX = 253
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
+# An object as it came: JSON's bytes, a tenth of what Python's values take; values where it has no such form.
+Raw = bytes | Mapping[str, Any]
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -307,15 +310,31 @@ def identify(raw: object) -> tuple[str, str, str] | Problem:
     return kind, namespace, name
 
 
-def decode(kind: str, raw: Mapping[str, Any]) -> Struct | Problem:
+def compact(document: Mapping[str, Any]) -> Raw:
+    """Put an object into JSON, where that says the same; YAML says more. It must not be built of aliases."""
+    try:
+        data = msgspec.json.encode(document)
+        return data if msgspec.json.decode(data) == document else document
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return document
+
+
+def plain(raw: Raw) -> Mapping[str, Any]:
+    """Shape: an object as values. Errors: msgspec.DecodeError for bytes that are no JSON object."""
+    return msgspec.json.decode(raw, type=dict[str, Any]) if isinstance(raw, bytes) else raw
+
+
+def decode(kind: str, raw: Raw) -> Struct | Problem:
     """Read a raw object of a known kind into its struct; a Problem names the first wrong field."""
     try:
+        if isinstance(raw, bytes):
+            return msgspec.json.decode(raw, type=KINDS[kind].struct)
         return msgspec.convert(raw, KINDS[kind].struct)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `")
         field = path.rstrip("`").removeprefix("$").removeprefix(".")
         if field.endswith("[...]"):
-            field = _with_key(raw, field.removesuffix("[...]"))
+            field = _with_key(plain(raw), field.removesuffix("[...]"))
         reason = "Required" if "missing required" in message else "InvalidType"
         if "unknown field" in message:
             reason = "UnknownField"

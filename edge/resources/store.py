@@ -6,23 +6,23 @@ judges an object: a wrong one is kept as it came, so that the model can say what
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from edge.resources import kinds
+from edge.resources.kinds import Raw
 
 Key = tuple[str, str, str]  # kind, namespace, name
 
 
 @dataclass(frozen=True, slots=True)
 class ResourceEvent:
-    """One change. ``raw``: the whole object as parsed JSON, None when it was deleted."""
+    """One change. ``raw``: the whole object as JSON (see `kinds.Raw`), None when it was deleted."""
 
     kind: str
     namespace: str
     name: str
-    raw: Mapping[str, Any] | None
+    raw: Raw | None
 
     @property
     def key(self) -> Key:
@@ -34,7 +34,7 @@ class ResourceStore:
     """What the sources have said so far."""
 
     def __init__(self, events: Iterable[ResourceEvent] = ()) -> None:
-        self._objects: dict[str, dict[tuple[str, str], Mapping[str, Any]]] = {}
+        self._objects: dict[str, dict[tuple[str, str], Raw]] = {}
         self._typed: dict[Key, kinds.Struct | kinds.Problem] = {}
         self.apply(events)
 
@@ -43,7 +43,7 @@ class ResourceStore:
 
         Shape: the keys whose object is another one now than before the batch.
         """
-        before: dict[Key, Mapping[str, Any] | None] = {}
+        before: dict[Key, Raw | None] = {}
         for event in events:
             objects = self._objects.setdefault(event.kind, {})
             place = (event.namespace, event.name)
@@ -55,17 +55,17 @@ class ResourceStore:
                 objects[place] = event.raw
         return frozenset(key for key, old in before.items() if self.get(*key) != old)
 
-    def get(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
+    def get(self, kind: str, namespace: str, name: str) -> Raw | None:
         """Return one raw object, None when it is not there."""
         return self._objects.get(kind, {}).get((namespace, name))
 
-    def objects(self) -> list[tuple[Key, Mapping[str, Any]]]:
+    def objects(self) -> list[tuple[Key, Raw]]:
         """Shape: every object with its key, in no order."""
         return [
             ((kind, *place), raw) for kind, objects in self._objects.items() for place, raw in objects.items()
         ]
 
-    def of_kind(self, kind: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    def of_kind(self, kind: str) -> Iterator[tuple[str, str, Raw]]:
         """Shape: (namespace, name, raw), by namespace and name."""
         for (namespace, name), raw in sorted(self._objects.get(kind, {}).items(), key=lambda item: item[0]):
             yield namespace, name, raw

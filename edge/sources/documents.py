@@ -168,30 +168,33 @@ def _measure(document: Any) -> None:
 
     Walks every shared node once (aliases are shared, not copied), so it takes the text's size in time.
     """
-    known: dict[int, tuple[int, int]] = {}  # values and levels below a node; (0, 0) while it is walked
+    _walk(document, 1, {})
 
-    def walk(node: Any, depth: int) -> tuple[int, int]:
-        if not isinstance(node, dict | list | set | tuple):
-            return 1 + (len(node) // TEXT_SHARE if isinstance(node, str | bytes) else 0), 0
-        values, levels = known.get(id(node), (-1, 0))
-        if values == 0:
-            raise DocumentError("has an alias that contains itself")
-        if depth + levels > DEPTH_MAX:
-            raise DocumentError(f"is nested deeper than {DEPTH_MAX}")
-        if values > 0:
-            return values, levels
-        known[id(node)] = (0, 0)
-        values, levels = 1, 1
-        for child in node.values() if isinstance(node, dict) else node:
-            more, below = walk(child, depth + 1)
-            values += more
-            levels = max(levels, below + 1)
-            if values > NODES_MAX:
-                raise DocumentError(f"has aliases that expand to more than {NODES_MAX} values")
-        known[id(node)] = (values, levels)
+
+def _walk(node: Any, depth: int, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """Shape: values and levels below a node; in ``known`` (0, 0) while it is walked.
+
+    No closure: one that calls itself is garbage that only the collector finds, with all that it knows.
+    """
+    if not isinstance(node, dict | list | set | tuple):
+        return 1 + (len(node) // TEXT_SHARE if isinstance(node, str | bytes) else 0), 0
+    values, levels = known.get(id(node), (-1, 0))
+    if values == 0:
+        raise DocumentError("has an alias that contains itself")
+    if depth + levels > DEPTH_MAX:
+        raise DocumentError(f"is nested deeper than {DEPTH_MAX}")
+    if values > 0:
         return values, levels
-
-    walk(document, 1)
+    known[id(node)] = (0, 0)
+    values, levels = 1, 1
+    for child in node.values() if isinstance(node, dict) else node:
+        more, below = _walk(child, depth + 1, known)
+        values += more
+        levels = max(levels, below + 1)
+        if values > NODES_MAX:
+            raise DocumentError(f"has aliases that expand to more than {NODES_MAX} values")
+    known[id(node)] = (values, levels)
+    return values, levels
 
 
 def _unpack(document: Any) -> Iterator[Any]:

@@ -28,10 +28,11 @@ from itertools import chain, compress
 from operator import ne
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from edge.errors import SourceError
 from edge.model.diagnostics import Diagnostic, ObjectRef, Severity
-from edge.resources.kinds import Problem, Unknown, identify
+from edge.resources.kinds import Problem, Unknown, compact, identify
 from edge.resources.store import Key, ResourceEvent
 from edge.sources.documents import FILE_BYTES_MAX, DocumentError, read_piece, split
 from edge.sources.inotify import CLOSE_WRITE, DELETE, MODIFY, MOVED, Inotify
@@ -434,7 +435,7 @@ def _read_piece(texts: list[bytes], at: int, name: str) -> _Piece:
         documents = read_piece(texts, at, name)
     except DocumentError as error:
         return _Piece(text, problem=str(error), noisy=True)
-    objects: list[Pair] = []
+    objects: list[tuple[Key, Any]] = []
     findings: list[tuple[str, str, str]] = []
     unknown: list[str] = []
     for document in documents:
@@ -448,6 +449,8 @@ def _read_piece(texts: list[bytes], at: int, name: str) -> _Piece:
         else:
             objects.append((identity, document))
     noisy = bool(findings or unknown)
+    if b"&" not in text:  # with an anchor, a short text may be long JSON
+        objects = [(identity, compact(document)) for identity, document in objects]
     return _Piece(text, tuple(objects), tuple(findings), tuple(unknown), len(documents), noisy=noisy)
 
 
@@ -459,8 +462,9 @@ def _whole(
     findings: list[Diagnostic] = []
     ignored: list[Diagnostic] = []
     number = 1
+    again = pieces if len(pieces) > 1 else ()  # a file of one document is compared as a whole
     if not any(piece.noisy for piece in pieces):
-        return _Reading(signature, settled, objects, (), (), pieces)
+        return _Reading(signature, settled, objects, (), (), again)
     broken = [piece for piece in pieces if piece.problem]
     if broken:
         there = {pair[0] for pair in objects}
@@ -476,7 +480,7 @@ def _whole(
             for text in piece.unknown[:FINDINGS_MAX]:
                 ignored.append(_finding(name, "UnknownKind", f"document {number}: {text}", Severity.WARNING))
         number += max(piece.documents, 1) if piece.documents or piece.problem else 0
-    return _Reading(signature, settled, objects, tuple(findings), tuple(ignored), pieces)
+    return _Reading(signature, settled, objects, tuple(findings), tuple(ignored), again)
 
 
 def _finding(

@@ -6,14 +6,14 @@ pair, so one changed object among many costs its own work and one look at the ot
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from edge.model.diagnostics import Diagnostic, ObjectRef
 from edge.model.ordered import alike
+from edge.resources.kinds import Raw
 from edge.resources.store import Key, ResourceEvent
 
-Pair = tuple[Key, Mapping[str, Any]]
+Pair = tuple[Key, Raw]
 
 
 class Merge:
@@ -23,7 +23,7 @@ class Merge:
         self.origins: dict[Key, str] = {}
         self._told: dict[str, tuple[Pair, ...]] = {}
         self._holders: dict[Key, tuple[tuple[str, Pair], ...]] = {}  # by file name, then place in it
-        self._sent: dict[Key, Mapping[str, Any]] = {}
+        self._sent: dict[Key, Raw] = {}
         self._touched: dict[Key, None] = {}  # in order
         self._twice: dict[Key, tuple[Diagnostic, ...]] = {}
 

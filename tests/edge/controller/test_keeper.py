@@ -18,6 +18,7 @@ from edge.controller.keeper import CURRENT, PREVIOUS, SECRETS, SLOTS_ALONE, Acce
 from edge.controller.lastgood import WITHHELD, Contents
 from edge.controller.state import BYTES_MAX, DEFAULT_CERTIFICATE, StateDirectory
 from edge.model.diagnostics import ObjectRef
+from edge.resources.kinds import plain
 from edge.resources.store import ResourceEvent, ResourceStore
 from tests.edge.controller.test_lastgood import SECRET, SERVICE, TLS
 
@@ -216,12 +217,12 @@ def test_keys_are_on_disk_only_where_that_was_asked_for(tmp_path: Path) -> None:
     assert b"a2V5" not in (tmp_path / CURRENT).read_bytes()
     (tmp_path / DEFAULT_CERTIFICATE).write_text("kept")
     [(_, raw)] = make(tmp_path, secrets=True).recover().files[""]
-    assert raw == SECRET
+    assert plain(raw) == SECRET
     [(_, raw)] = make(tmp_path).recover().files[""]
-    assert raw[WITHHELD] == ["auth", "tls.key"]
+    assert plain(raw)[WITHHELD] == ["auth", "tls.key"]
     assert not (tmp_path / SECRETS).exists() and not (tmp_path / DEFAULT_CERTIFICATE).exists()
     keeper = make(tmp_path, secrets=True)
-    assert [raw for _, raw in keeper.recover().files[""]] == [lastgood.redact(SECRET)]
+    assert [plain(raw) for _, raw in keeper.recover().files[""]] == [lastgood.redact(SECRET)]
 
 
 def test_a_spoilt_file_of_secrets_costs_the_keys_alone(tmp_path: Path) -> None:
@@ -230,7 +231,7 @@ def test_a_spoilt_file_of_secrets_costs_the_keys_alone(tmp_path: Path) -> None:
     (tmp_path / SECRETS).write_bytes(b"spoilt")
     keeper = make(tmp_path, secrets=True)
     found = dict(keeper.recover().files[""])
-    assert WITHHELD in found[TLS] and len(found) == 2 and reasons(keeper) == ["Unusable"]
+    assert WITHHELD in plain(found[TLS]) and len(found) == 2 and reasons(keeper) == ["Unusable"]
 
 
 def test_what_was_accepted_follows_the_store() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from edge.controller import lastgood
 from edge.controller.lastgood import WITHHELD, Contents
+from edge.resources.kinds import Raw, plain
 
 SERVICE = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {"ports": []}}
 SECRET: dict[str, Any] = {
@@ -40,8 +42,18 @@ def test_what_is_written_is_read_back() -> None:
     found = lastgood.decode(written())
     assert (found.version, found.written, found.slots, found.unknown) == (7, 1000, '{"slots":1}', 0)
     assert (found.routes_digest, found.endpoints_digest) == ((b"r" * 32).hex(), (b"e" * 32).hex())
-    assert dict(found.files["a.yaml"]) == {WEB: SERVICE}
+    [(key, raw)] = found.files["a.yaml"]
+    assert (key, plain(raw)) == (WEB, SERVICE)
     assert [key for key, _ in found.files[""]] == [TLS]
+
+
+def test_an_object_in_bytes_is_written_as_it_is() -> None:
+    raw = json.dumps(SERVICE, indent=1).encode()
+    for lines in (lastgood.Lines(), lastgood.Lines()):
+        data, lost = lastgood.encode(Contents(7, b"", b"", "", {WEB: raw}, {}), 1000, lines)
+        assert not lost
+        [(_, found)] = lastgood.decode(data).files[""]
+        assert isinstance(found, bytes) and plain(found) == SERVICE and b"\n" not in found
 
 
 def test_the_order_of_arrival_does_not_matter() -> None:
@@ -55,7 +67,7 @@ def test_no_key_is_written() -> None:
     text = written()
     for secret in (b"a2V5", b"cGFzcw", b'"key"', b"last-applied"):
         assert secret not in text
-    kept = dict(lastgood.decode(text).files[""])[TLS]
+    kept = plain(dict(lastgood.decode(text).files[""])[TLS])
     assert kept["data"] == {"tls.crt": "Y2VydA=="} and kept[WITHHELD] == ["auth", "tls.key"]
     assert lastgood.redact(kept) == kept, "once more changes nothing"
     assert lastgood.redact(SERVICE | {"kind": "Secret"}) == {
@@ -85,31 +97,38 @@ def test_nothing_of_any_secret_is_written_but_what_is_open(raw: dict[str, Any]) 
     data, lost = lastgood.encode(Contents(1, b"", b"", "", {TLS: raw}), 0)
     assert not lost and HIDDEN.encode() not in data
     [(key, kept)] = [pair for pairs in lastgood.decode(data).files.values() for pair in pairs]
-    assert key == TLS and lastgood.redact(kept) == kept
+    assert key == TLS and lastgood.redact(kept) == plain(kept)
 
 
 def test_a_secret_is_whole_again_only_with_what_was_kept_of_it() -> None:
     kept = lastgood.redact(SECRET)
     whole = lastgood.decode_secrets(lastgood.encode_secrets(CONTENTS))
-    assert whole == {TLS: SECRET}
-    assert lastgood.restore(kept, whole[TLS]) == SECRET
+    assert [(key, plain(raw)) for key, raw in whole.items()] == [(TLS, SECRET)]
+    assert plain(lastgood.restore(kept, whole[TLS])) == SECRET
     assert lastgood.restore(kept, None) == kept
     newer = SECRET | {"data": SECRET["data"] | {"tls.crt": "bmV3"}}
     assert lastgood.restore(lastgood.redact(newer), SECRET) == lastgood.redact(newer)
 
 
+def complete(kept: Raw, running: dict[bytes, bytes]) -> Mapping[str, Any]:
+    """Complete both forms of an object."""
+    found = plain(lastgood.complete(kept, running))
+    assert plain(lastgood.complete(json.dumps(plain(kept)).encode(), running)) == found
+    return found
+
+
 def test_the_key_that_runs_completes_what_was_kept() -> None:
     kept = lastgood.redact(SECRET)
-    found = lastgood.complete(kept, {b"cert": b"key"})
+    found = complete(kept, {b"cert": b"key"})
     assert found["data"] == {"tls.crt": "Y2VydA==", "tls.key": "a2V5"} and found[WITHHELD] == ["auth"]
-    assert lastgood.complete(kept, {b"another": b"key"}) == kept
-    assert lastgood.complete(SERVICE, {b"": b"key"}) == SERVICE
+    assert complete(kept, {b"another": b"key"}) == kept
+    assert complete(SERVICE, {b"": b"key"}) == SERVICE
     written_as_text = {**SECRET, "data": {}, "stringData": {"tls.crt": "cert", "tls.key": "key"}}
-    found = lastgood.complete(lastgood.redact(written_as_text), {b"cert": b"key"})
+    found = complete(lastgood.redact(written_as_text), {b"cert": b"key"})
     assert found["data"] == {"tls.key": "a2V5"} and WITHHELD not in found
     for odd in ({"tls.crt": "="}, {}, None, []):
         spoilt = {WITHHELD: ["tls.key"], "data": odd}
-        assert lastgood.complete(spoilt, {b"cert": b"key"}) == spoilt
+        assert complete(spoilt, {b"cert": b"key"}) == spoilt
 
 
 def test_what_json_cannot_say_is_named() -> None:

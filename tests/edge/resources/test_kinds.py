@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.resources.kinds import KINDS, Problem, Unknown, decode, identify, shown
+from edge.resources.kinds import KINDS, Problem, Unknown, compact, decode, identify, plain, shown
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -39,9 +39,20 @@ def test_names_that_are_none(name: object) -> None:
 @settings(max_examples=50, deadline=None)
 @given(st.sampled_from(sorted(KINDS)), JSON, JSON)
 def test_any_json_is_decoded_or_refused(kind: str, spec: object, rest: object) -> None:
-    found = decode(kind, {"metadata": {"name": "a"}, "spec": spec, "data": rest, "endpoints": rest})
+    document = {"metadata": {"name": "a"}, "spec": spec, "data": rest, "endpoints": rest}
+    found = decode(kind, document)
     if isinstance(found, Problem):
         assert found.message
+    assert decode(kind, compact(document)) == found, "both forms say the same"
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), b"x", {1: 2}, {None: 1}, (1,), {"x"}, "\ud800", {(1, 2): 3}]
+)
+def test_what_json_says_otherwise_stays_as_it_came(value: object) -> None:
+    document = {"a": value}
+    assert compact(document) is document and plain(document) is document
+    assert compact({"a": 1}) == b'{"a":1}' and plain(b'{"a":1}') == {"a": 1}
 
 
 def test_shown_is_short_and_on_one_line() -> None:

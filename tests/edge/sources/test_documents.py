@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import yaml
 from hypothesis import given
@@ -12,6 +14,18 @@ from edge.sources.documents import DEPTH_MAX, FILE_BYTES_MAX, DocumentError, rea
 
 def test_documents_of_a_file_in_order() -> None:
     assert read_documents(b"a: 1\n---\n---\n# nothing\n---\nb: [x]\n", "x.yaml") == [{"a": 1}, {"b": ["x"]}]
+
+
+def test_reading_leaves_nothing_for_the_collector() -> None:
+    text = b"a: {b: [1, {c: d}]}\n---\n[1, 2]\n"
+    read_documents(text, "x.yaml")
+    gc.collect()
+    gc.disable()
+    try:
+        read_documents(text, "x.yaml")
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_json() -> None:
