@@ -11,14 +11,15 @@
 
 uint32_t edge_text_hash(const char *text, size_t length)
 {
-    uint64_t state = HASH_ODD_B ^ length;
-    uint64_t last = 0;
+    uint64_t state = HASH_ODD_B ^ length, a, b = 0;
 
-    for (; length >= 8; text += 8, length -= 8)
-        state = hash_word(state, hash_load(text));
+    for (; length >= 16; text += 16, length -= 16)
+        state = hash_pair(state, hash_load(text), hash_load(text + 8));
     if (length > 0) {
-        memcpy(&last, text, length);
-        state = hash_word(state, last);
+        a = length >= 8 ? hash_load(text) : hash_load_part(text, length);
+        if (length > 8)
+            b = hash_load_part(text + 8, length - 8);
+        state = hash_pair(state, a, b);
     }
-    return (uint32_t)(hash_mix(state) >> 32);
+    return hash_end(state);
 }

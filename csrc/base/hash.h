@@ -27,6 +27,20 @@ static inline uint64_t hash_word(uint64_t state, uint64_t word)
     return state ^ state >> 29;
 }
 
+/* Two words at the price of one multiplication: both halves of their product. */
+static inline uint64_t hash_pair(uint64_t state, uint64_t a, uint64_t b)
+{
+    unsigned __int128 product = (unsigned __int128)(state ^ a) * (b ^ HASH_ODD_A);
+
+    return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
+/* What is left of a state in the end: a bucket's number below, its tag above. */
+static inline uint32_t hash_end(uint64_t state)
+{
+    return (uint32_t)(state ^ state >> 32);
+}
+
 static inline uint64_t hash_load(const void *at)
 {
     uint64_t word;
@@ -34,7 +48,7 @@ static inline uint64_t hash_load(const void *at)
     return word;
 }
 
-/* 0 to 7 bytes as one word; different bytes of one length give different words. */
+/* 0 to 7 bytes as the low ones of a word, the others 0. */
 static inline uint64_t hash_load_part(const char *at, size_t length)
 {
     uint32_t first, last;
@@ -42,12 +56,12 @@ static inline uint64_t hash_load_part(const char *at, size_t length)
     if (length >= 4) {
         memcpy(&first, at, 4);
         memcpy(&last, at + length - 4, 4);
-        return (uint64_t)last << 32 | first;
+        return (uint64_t)last << 8 * (length - 4) | first;
     }
     if (length == 0)
         return 0;
-    return (uint64_t)(uint8_t)at[0] | (uint64_t)(uint8_t)at[length / 2] << 8 |
-           (uint64_t)(uint8_t)at[length - 1] << 16;
+    return (uint64_t)(uint8_t)at[0] | (uint64_t)(uint8_t)at[length / 2] << 8 * (length / 2) |
+           (uint64_t)(uint8_t)at[length - 1] << 8 * (length - 1);
 }
 
 #endif

@@ -47,58 +47,59 @@ static void finish(struct host_name *out, uint32_t length)
     memcpy(&out->tail, out->text + length - length % 8, length % 8);
 }
 
-#define ONES UINT64_C(0x0101010101010101)
-#define HIGH (ONES * 0x80)
+typedef uint8_t bytes16 __attribute__((vector_size(16)));
 
-/* Of eight bytes below 0x80: the high bit of each that is at least c; its other bits say nothing.
- */
-static inline uint64_t at_least(uint64_t word, char c)
+/* Of each byte of a that is in [from, to] all bits, else none. */
+#define WITHIN(a, from, to) ((bytes16)((a) - (uint8_t)(from) <= (uint8_t)((to) - (from))))
+
+/* Sixteen bytes of a name at once, to lower case. `usual` keeps its bits where they are all
+ * letters, digits, '-', '.'. */
+static inline bytes16 lower(bytes16 bytes, bytes16 *usual)
 {
-    return word + ONES * (0x80 - (unsigned char)c);
-}
-
-/* Eight bytes of a name at once, to lower case; false unless all are letters, digits, '-', '.'. */
-static inline bool lower(uint64_t *word)
-{
-    uint64_t w = *word, allowed;
-
-    w |= (at_least(w, 'A') & ~at_least(w, 'Z' + 1) & HIGH) >> 2;
-    allowed = at_least(w, 'a') & ~at_least(w, 'z' + 1);
-    allowed |= at_least(w, '-') & ~at_least(w, '.' + 1);
-    allowed |= at_least(w, '0') & ~at_least(w, '9' + 1);
-    allowed &= ~*word; /* below 0x80, or a sum of the above ran over */
-    *word = w;
-    return (allowed & HIGH) == HIGH;
+    bytes |= WITHIN(bytes, 'A', 'Z') & 0x20;
+    *usual &= WITHIN(bytes, 'a', 'z') | WITHIN(bytes, '0', '9') | WITHIN(bytes, '-', '.');
+    return bytes;
 }
 
 /* The usual case, without a look at each byte: no port, no last dot, nothing odd. */
 static bool usual(struct slice written, struct host_name *out)
 {
     const size_t part = written.length % 8, whole = written.length - part;
-    uint64_t state = HASH_ODD_B ^ written.length, word;
+    uint64_t state = HASH_ODD_B ^ written.length, words[2];
+    bytes16 bytes, good = (bytes16){0} == 0;
+    size_t at;
 
     if (written.length < 8 || written.length > HOST_NAME_BYTES_MAX ||
         written.at[written.length - 1] == '.')
         return false;
-    for (size_t i = 0; i < whole; i += 8) {
-        word = hash_load(written.at + i);
-        if (!lower(&word))
-            return false;
-        memcpy(out->text + i, &word, 8);
-        state = hash_word(state, word);
+    for (at = 0; at + 16 <= written.length; at += 16) {
+        memcpy(&bytes, written.at + at, 16);
+        bytes = lower(bytes, &good);
+        memcpy(out->text + at, &bytes, 16);
+        memcpy(words, &bytes, 16);
+        state = hash_pair(state, words[0], words[1]);
     }
     out->tail = 0;
-    if (part > 0) {
-        word = hash_load(written.at + written.length - 8);
-        if (!lower(&word))
-            return false;
-        out->tail = word >> (64 - 8 * part);
+    if (at < written.length) { /* the last word of its own, if there is one, and the last bytes */
+        words[0] = hash_load(written.at + (at < whole ? at : written.length - 8));
+        words[1] = hash_load(written.at + written.length - 8);
+        memcpy(&bytes, words, 16);
+        bytes = lower(bytes, &good);
+        memcpy(words, &bytes, 16);
+        if (part > 0)
+            out->tail = words[1] >> (64 - 8 * part);
         memcpy(out->text + whole, &out->tail, 8);
-        state = hash_word(state, out->tail);
+        if (at < whole) {
+            memcpy(out->text + at, &words[0], 8);
+            state = hash_pair(state, words[0], out->tail);
+        } else {
+            state = hash_pair(state, out->tail, 0);
+        }
     }
+    memcpy(words, &good, 16);
     out->length = (uint32_t)written.length;
-    out->hash = (uint32_t)(hash_mix(state) >> 32);
-    return true;
+    out->hash = hash_end(state);
+    return (words[0] & words[1]) == UINT64_MAX;
 }
 
 enum host_result host_normalise(struct slice written, struct host_name *out)
@@ -135,16 +136,20 @@ enum host_result host_normalise(struct slice written, struct host_name *out)
 /* Does the name stand there in the image? Its length was compared. */
 static bool is_name(const struct host_name *name, const char *text)
 {
-    uint32_t whole = name->length & ~7u;
+    const uint32_t length = name->length, whole = length & ~7u;
     uint64_t tail = 0;
+    uint32_t i = 0;
 
-    for (uint32_t i = 0; i < whole; i += 8)
-        if (hash_load(text + i) != hash_load(name->text + i))
+    for (; i + 16 <= length; i += 16)
+        if (((hash_load(text + i) ^ hash_load(name->text + i)) |
+             (hash_load(text + i + 8) ^ hash_load(name->text + i + 8))) != 0)
             return false;
-    if (name->length > 8 && name->length != whole)
-        tail = hash_load(text + name->length - 8) >> (64 - 8 * (name->length - whole));
-    else
-        memcpy(&tail, text + whole, name->length - whole);
+    if (i < whole && hash_load(text + i) != hash_load(name->text + i))
+        return false;
+    if (length <= 8)
+        tail = hash_load_part(text + whole, length - whole);
+    else if (length != whole)
+        tail = hash_load(text + length - 8) >> (64 - 8 * (length - whole));
     return tail == name->tail;
 }
 
@@ -153,18 +158,20 @@ static int32_t find_whole(const struct image *image, const struct edge_image_tab
                           const struct host_name *name)
 {
     const struct edge_image_host_entry *entries = image->host_entries + table->first_entry;
+    const uint32_t mask = table->mask, wanted = name->hash >> 16 | name->length << 16;
 
     for (uint32_t i = name->hash;; i++) {
-        const struct edge_image_host_entry *entry = &entries[i & table->mask];
-        if (entry->name_length == 0)
-            return -1;
-        if (entry->tag == name->hash >> 16 && entry->name_length == name->length &&
-            entry->wildcard == EDGE_WILDCARD_NONE) {
+        const struct edge_image_host_entry *entry = &entries[i & mask];
+        uint32_t word; /* tag, name_length and wildcard (none) at once */
+        memcpy(&word, entry, sizeof(word));
+        if (word == wanted) {
             /* Both are looked at next, and neither waits for the other. */
             __builtin_prefetch(&image->path_indexes[entry->path_index]);
             if (is_name(name, image->text + entry->name_offset))
-                return (int32_t)(table->first_entry + (i & table->mask));
+                return (int32_t)(entry - image->host_entries);
         }
+        if (entry->name_length == 0)
+            return -1;
     }
 }
 

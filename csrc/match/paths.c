@@ -13,48 +13,28 @@
 
 /* A prefix of the request's path that may be a key. */
 struct place {
-    uint32_t hash;
-    uint32_t length;
+    uint64_t state; /* path_hash_end() of it is its hash */
+    size_t length;
 };
-
-/* The next slash in [at, end), or end. */
-static const char *find_slash(const char *at, const char *end)
-{
-    const uint64_t ones = UINT64_C(0x0101010101010101);
-
-    for (; end - at >= 8; at += 8) {
-        uint64_t word = hash_load(at) ^ ones * '/';
-        uint64_t zero = (word - ones) & ~word & ones * 0x80;
-        if (zero != 0)
-            return at + (__builtin_ctzll(zero) >> 3);
-    }
-    while (at < end && *at != '/')
-        at++;
-    return at;
-}
 
 /* Fills places, the shortest first. *whole: the last one is the whole path. */
 static uint32_t walk(const struct edge_image_path_index *index, struct slice path,
                      struct place places[EDGE_PATH_ELEMENTS_MAX + 1], bool *whole)
 {
-    const uint64_t counts = index->exact_counts | index->prefix_counts;
+    uint64_t prefixes = index->prefix_counts, counts = prefixes | index->exact_counts;
     const char *at = path.at, *end = path.at + path.length;
     uint64_t state = PATH_HASH_START;
     uint32_t count = 0;
 
     *whole = false;
-    if (index->prefix_counts & 1)
-        places[count++] = (struct place){path_hash_end(state), 0};
-    for (uint32_t elements = 1; elements <= EDGE_PATH_ELEMENTS_MAX; elements++) {
-        const char *slash;
-        if (counts >> elements == 0)
-            break;
-        slash = find_slash(at + 1, end);
-        state = path_hash_element(state, at + 1, (size_t)(slash - at - 1));
-        at = slash;
-        *whole = at == end && (counts >> elements & 1);
-        if (*whole || (index->prefix_counts >> elements & 1))
-            places[count++] = (struct place){path_hash_end(state), (uint32_t)(at - path.at)};
+    if (prefixes & 1)
+        places[count++] = (struct place){state, 0};
+    while ((counts >>= 1) != 0) {
+        prefixes >>= 1;
+        at = path_hash_element(&state, at + 1, end);
+        *whole = at == end && (counts & 1);
+        if (*whole || (prefixes & 1))
+            places[count++] = (struct place){state, (size_t)(at - path.at)};
         if (at == end)
             break;
     }
@@ -68,9 +48,22 @@ static bool holds(const struct image *image, const struct edge_image_route *rout
                                                    request, NULL) == EDGE_VERDICT_WON;
 }
 
+/* Of the routes behind a number, before number `best`, the first that takes the request. */
+static uint32_t pick_conditional(const struct image *image, uint32_t first_route, uint32_t number,
+                                 uint32_t best, const struct match_request *request)
+{
+    do {
+        const struct edge_image_route *route = &image->routes[first_route + number];
+        if (holds(image, route, request))
+            return number;
+        number = route->next - 1; /* 0 - 1 is NONE */
+    } while (number < best);
+    return NONE;
+}
+
 /* The first route of a chain, before number `best`, that takes the request; NONE: none. */
-static uint32_t pick(const struct image *image, uint32_t first_route, uint32_t value, uint32_t best,
-                     const struct match_request *request)
+static inline uint32_t pick(const struct image *image, uint32_t first_route, uint32_t value,
+                            uint32_t best, const struct match_request *request)
 {
     uint32_t number = path_value_number(value);
 
@@ -78,14 +71,7 @@ static uint32_t pick(const struct image *image, uint32_t first_route, uint32_t v
         return NONE;
     if ((value & EDGE_PATH_CONDITIONAL) == 0)
         return number;
-    for (;;) {
-        const struct edge_image_route *route = &image->routes[first_route + number];
-        if (holds(image, route, request))
-            return number;
-        number = route->next - 1; /* 0 - 1 is NONE */
-        if (number >= best)
-            return NONE;
-    }
+    return pick_conditional(image, first_route, number, best, request);
 }
 
 static uint32_t least(uint32_t a, uint32_t b)
@@ -145,8 +131,9 @@ int32_t paths_match(const struct image *image, const struct edge_image_host_entr
     count = walk(index, request->path, places, &whole);
     while (count > 0 && (best == NONE || !ordered)) {
         const struct place *place = &places[--count];
-        const struct edge_image_path_entry *entry = path_index_find(
-            image, index, (struct slice){request->path.at, place->length}, place->hash);
+        const struct edge_image_path_entry *entry =
+            path_index_find(image, index, (struct slice){request->path.at, place->length},
+                            path_hash_end(place->state));
         if (entry != NULL && whole)
             best = least(best, pick(image, host->first_route, entry->exact, best, request));
         if (entry != NULL && (best == NONE || !ordered))

@@ -14,16 +14,11 @@ uint32_t path_key_elements(struct slice key)
 
 uint32_t path_key_hash(struct slice key)
 {
+    const char *at = key.at, *end = key.at + key.length;
     uint64_t state = PATH_HASH_START;
-    size_t at = 0;
 
-    while (at < key.length) { /* at a slash */
-        size_t end = at + 1;
-        while (end < key.length && key.at[end] != '/')
-            end++;
-        state = path_hash_element(state, key.at + at + 1, end - at - 1);
-        at = end;
-    }
+    while (at < end) /* at a slash */
+        at = path_hash_element(&state, at + 1, end);
     return path_hash_end(state);
 }
 

@@ -10,18 +10,43 @@
 
 #define PATH_HASH_START HASH_ODD_A
 
-/* An element without its slash. The last word says how long it was, so elements cannot run into
- * each other; it is there also when it is empty. */
-static inline uint64_t path_hash_element(uint64_t state, const char *at, size_t length)
+/* Keeps the bytes of a word before its first slash; shape: how many there are, `length` if none. */
+static inline size_t path_cut_slash(uint64_t *word, size_t length)
 {
-    for (; length >= 8; at += 8, length -= 8)
-        state = hash_word(state, hash_load(at));
-    return hash_word(state, hash_load_part(at, length) ^ (uint64_t)(length + 1) << 60);
+    const uint64_t ones = UINT64_C(0x0101010101010101), other = *word ^ ones * '/';
+    const uint64_t slash = (other - ones) & ~other & ones * 0x80; /* right up to the first one */
+
+    if (slash == 0)
+        return length;
+    *word &= (slash ^ (slash - 1)) >> 8;
+    return (size_t)__builtin_ctzll(slash) >> 3;
+}
+
+/* Takes in the element that begins at `at`, behind its slash, and returns where it ends: at the
+ * next slash, or at `end`. Its last word says how long it was, so elements cannot run into each
+ * other; it is there also when it is empty. */
+static inline const char *path_hash_element(uint64_t *state, const char *at, const char *end)
+{
+    uint64_t word;
+    size_t length;
+
+    for (; end - at >= 8; at += 8) {
+        word = hash_load(at);
+        length = path_cut_slash(&word, 8);
+        if (length < 8)
+            goto last;
+        *state = hash_pair(*state, word, 0);
+    }
+    word = hash_load_part(at, (size_t)(end - at));
+    length = path_cut_slash(&word, (size_t)(end - at));
+last:
+    *state = hash_pair(*state, word ^ (uint64_t)(length + 1) << 60, 0);
+    return at + length;
 }
 
 static inline uint32_t path_hash_end(uint64_t state)
 {
-    return (uint32_t)(hash_mix(state) >> 32);
+    return hash_end(state);
 }
 
 /* "/foo/" is the same prefix as "/foo": the one slash at its end is not an element. */
@@ -49,11 +74,13 @@ static inline bool path_text_equal(const char *a, const char *b, size_t length)
 {
     const char *end = a + length;
 
-    if (length < 8) /* the parts cover every byte */
+    if (length < 8)
         return hash_load_part(a, length) == hash_load_part(b, length);
-    for (; end - a > 8; a += 8, b += 8)
-        if (hash_load(a) != hash_load(b))
+    for (; end - a > 16; a += 16, b += 16)
+        if (((hash_load(a) ^ hash_load(b)) | (hash_load(a + 8) ^ hash_load(b + 8))) != 0)
             return false;
+    if (end - a > 8 && hash_load(a) != hash_load(b))
+        return false;
     return hash_load(end - 8) == hash_load(b + (end - a) - 8);
 }
 
@@ -63,14 +90,17 @@ static inline const struct edge_image_path_entry *
 path_find(const struct image *image, uint32_t first, uint32_t mask, struct slice key, uint32_t hash)
 {
     const struct edge_image_path_entry *entries = image->path_entries + first;
+    const uint32_t wanted = hash >> 16 | (uint32_t)key.length << 16;
 
     for (uint32_t i = hash;; i++) {
         const struct edge_image_path_entry *entry = &entries[i & mask];
+        uint32_t word; /* tag and key_length at once */
+        memcpy(&word, entry, sizeof(word));
+        if (word == wanted && entry->key_length == key.length &&
+            path_text_equal(image->text + entry->key_offset, key.at, key.length))
+            return (entry->exact | entry->prefix) != 0 ? entry : NULL;
         if ((entry->exact | entry->prefix) == 0)
             return NULL;
-        if (entry->tag == (uint16_t)(hash >> 16) && entry->key_length == key.length &&
-            path_text_equal(image->text + entry->key_offset, key.at, key.length))
-            return entry;
     }
 }
 

@@ -44,6 +44,34 @@ static const struct {
     {"\x80.com", NULL},
 };
 
+/* Names of every length that a fast path may cut, with every byte at every place. */
+static uint32_t wrong_bytes(void)
+{
+    static const char allowed[] = "-._~!$&'()*+,;=%";
+    struct host_name name;
+    uint32_t wrong = 0;
+    char text[40], expected[40];
+
+    for (size_t length = 1; length <= sizeof(text); length++)
+        for (size_t at = 0; at < length; at++)
+            for (int c = 1; c < 256; c++) {
+                const bool letter = (c | 0x20) >= 'a' && (c | 0x20) <= 'z' && c < 0x80;
+                const bool good = letter || (c >= '0' && c <= '9') || strchr(allowed, c) != NULL;
+                const bool last = at == length - 1 && (c == '.' || (c == ':' && at > 0));
+                memset(text, 'x', length);
+                text[at] = (char)c;
+                memcpy(expected, text, length);
+                expected[at] = (char)(letter ? c | 0x20 : c);
+                if (host_normalise((struct slice){text, length}, &name) != HOST_OK)
+                    wrong += good || last;
+                else
+                    wrong += !(good || last) || name.length != length - last ||
+                             memcmp(name.text, expected, name.length) != 0 ||
+                             name.hash != edge_text_hash(name.text, name.length);
+            }
+    return wrong;
+}
+
 int main(void)
 {
     struct host_name name;
@@ -63,6 +91,7 @@ int main(void)
     IS(name.length, 0, "are no name");
     IS(host_normalise((struct slice){longer, 253}, &name), HOST_OK, "253 letters");
     IS(name.length, 253, "are one");
+    IS(wrong_bytes(), 0, "every byte at every place");
     IS(host_normalise((struct slice){"a\0b", 3}, &name), HOST_INVALID, "a NUL");
     return tap_done();
 }

@@ -85,6 +85,7 @@ static void test_entries(void)
     struct edge_image_path_index *paths;
     struct edge_image_path_entry *taken;
     struct edge_image_path_other *other;
+    struct edge_image_sni_entry *name;
 
     restore();
     action = entry(EDGE_SECTION_ACTION, 0);
@@ -93,8 +94,11 @@ static void test_entries(void)
     paths = entry(EDGE_SECTION_PATH_INDEX, 0);
     other = entry(EDGE_SECTION_PATH_OTHER, 0);
     taken = entry(EDGE_SECTION_PATH_ENTRY, 0);
-    while (taken->prefix == 0 || taken->key_length == 0)
+    while (taken->prefix == 0 || (taken->prefix & EDGE_PATH_CONDITIONAL) || taken->key_length == 0)
         taken++;
+    name = entry(EDGE_SECTION_SNI_ENTRY, 0);
+    while (name->name.length == 0)
+        name++;
     route = entry(EDGE_SECTION_ROUTE, 0);
     table = entry(EDGE_SECTION_HOST_TABLE, 0);
     listener = entry(EDGE_SECTION_LISTENER, 0);
@@ -151,11 +155,8 @@ static void test_entries(void)
             EDGE_ERR_REFERENCE, "an upstream that is not there");
     REFUSES(((struct edge_image_endpoint *)entry(EDGE_SECTION_ENDPOINT, 0))->port = 0,
             EDGE_ERR_INVALID, "endpoint without a port");
-    REFUSES(((struct edge_image_sni_entry *)entry(EDGE_SECTION_SNI_ENTRY, 0))->certificate = 77,
-            EDGE_ERR_REFERENCE, "a certificate outside");
-    REFUSES(((struct edge_image_sni_entry *)entry(EDGE_SECTION_SNI_ENTRY, 0))->action =
-                EDGE_SNI_PASSTHROUGH,
-            EDGE_ERR_INVALID, "names that are passed through");
+    REFUSES(name->certificate = 77, EDGE_ERR_REFERENCE, "a certificate outside");
+    REFUSES(name->action = EDGE_SNI_PASSTHROUGH, EDGE_ERR_INVALID, "names that are passed through");
     REFUSES(((uint8_t *)entry(EDGE_SECTION_TEXT, 0))[0] = '\n', EDGE_ERR_INVALID, "a line end");
 }
 
