@@ -19,7 +19,7 @@ from edge.admin.dump import diagnostic
 from edge.cli.folder import read_folder
 from edge.errors import SourceError
 from edge.model.diagnostics import Diagnostic, Severity
-from edge.model.reasons import REASONS, reason_of
+from edge.model.reasons import REASONS, reason_of, sentence
 from edge.options import Options
 from edge.resources.kinds import Unknown, identify
 from edge.resources.store import Key
@@ -60,8 +60,7 @@ def check_folder(
 
 def _print(diagnostics: list[Diagnostic]) -> None:
     for entry in diagnostics:
-        field = f" {entry.field}" if entry.field else ""
-        typer.echo(f"{entry.severity}: {entry.object}{field}: {entry.reason}: {entry.message}")
+        typer.echo(f"{entry.severity}: {sentence(entry)}")
         typer.echo(f"    {reason_of(entry.reason).advice}")
 
 
@@ -83,6 +82,7 @@ def list_reasons(as_json: bool = False) -> int:
                 "meaning": one.meaning,
                 "effect": one.effect,
                 "advice": one.advice,
+                "admission": "refused" if one.refuses else "warned",
             }
             for code, one in REASONS.items()
         ]

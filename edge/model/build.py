@@ -15,14 +15,14 @@ they are in ``model.diagnostics``. Listeners come from `listeners_of(options)`: 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from edge.model.diagnostics import Diagnostic, ObjectRef
 from edge.model.edgepolicy import policies as read_policies
 from edge.model.findings import Findings, Ledger
-from edge.model.ingress import Identity, Reading, RouteWish, read_ingress
+from edge.model.ingress import Identity, Reading, RouteWish, lose_route, precedes, read_ingress
 from edge.model.ingress_class import ClassRule, class_rule
 from edge.model.names import covers
 from edge.model.ordered import Ordered
@@ -47,11 +47,11 @@ class ModelSettings:
 
     listeners: tuple[Listener, ...] = ()
     ingress_class: str = "edge"
-    controller_class: str = CONTROLLER_CLASS
     watch_ingress_without_class: bool = False
     default_certificate: Certificate | None = None
     zone: str = ""
     external_allowed: tuple[Network, ...] = ()
+    controller_class: str = CONTROLLER_CLASS
 
 
 def listeners_of(options: Options) -> tuple[Listener, ...]:
@@ -128,14 +128,7 @@ class ModelBuilder:
         ingresses = by_kind.get("Ingress", [])
         if "IngressClass" in by_kind or not self._started:
             findings = Findings()
-            settings = self._settings
-            rule = class_rule(
-                store,
-                settings.ingress_class,
-                settings.controller_class,
-                settings.watch_ingress_without_class,
-                findings,
-            )
+            rule = self.class_rule(store, findings)
             self._ledger.put("IngressClass", findings.all())
             if rule != self._rule:
                 self._rule = rule
@@ -200,7 +193,7 @@ class ModelBuilder:
             claims = self._claims.setdefault(wish.identity, [])
             claims.append(wish)
             if len(claims) > 1:
-                claims.sort(key=lambda one: (one.upstream is None, one.age))
+                claims.sort(key=precedes)
             touched.add(wish.identity)
         self._names.replace(old.secrets, new.secrets)
         return touched
@@ -210,10 +203,7 @@ class ModelBuilder:
         claims = self._claims[identity]
         found = Findings()
         for loser in claims[1:]:
-            host, word, path = identity
-            shown_host = ("*" + host if host.startswith(".") else host) or "any host"
-            message = f"{shown_host} {word} {path} is served by {claims[0].ref}"
-            found.error(loser.ref, loser.where, "Conflict", message)
+            lose_route(loser, claims[0], found)
         self._ledger.put(("claim", identity), found.all())
         self.upstreams.use(identity, claims[0] if claims else None)
         host = identity[0]
@@ -256,6 +246,33 @@ class ModelBuilder:
         if old is None or old != route:
             self._routes.put(key, route)
         self._keys[identity] = key
+
+    # ---- for questions (judge.py) ----------------------------------------------------------
+
+    @property
+    def rule(self) -> ClassRule:
+        """Which Ingresses are ours."""
+        return self._rule
+
+    @property
+    def names(self) -> ServerNames:
+        """Who wants which server name."""
+        return self._names
+
+    def claims(self, identity: Identity) -> Sequence[RouteWish]:
+        """Shape: those that want a match, the one that has it first."""
+        return self._claims.get(identity, ())
+
+    def class_rule(self, store: ResourceStore, findings: Findings) -> ClassRule:
+        """Read the IngressClasses of a store, with our settings."""
+        settings = self._settings
+        return class_rule(
+            store,
+            settings.ingress_class,
+            settings.controller_class,
+            settings.watch_ingress_without_class,
+            findings,
+        )
 
     # ---- the rest --------------------------------------------------------------------------
 

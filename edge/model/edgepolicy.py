@@ -24,18 +24,19 @@ def policies(store: ResourceStore, findings: Findings) -> tuple[Policy, ...]:
     """Shape: one Policy for each usable EdgePolicy, by name."""
     result = []
     for namespace, name, decoded in store.typed("EdgePolicy"):
-        ref = ObjectRef("EdgePolicy", namespace, name)
-        if isinstance(decoded, Problem):
-            findings.problem(ref, decoded)
-            continue
-        assert isinstance(decoded, EdgePolicy)
-        policy = _policy(ref, decoded.spec or EdgePolicySpec(), findings)
+        policy = read_policy(decoded, ObjectRef("EdgePolicy", namespace, name), findings)
         if policy is not None:
             result.append(policy)
     return tuple(result)
 
 
-def _policy(ref: ObjectRef, spec: EdgePolicySpec, findings: Findings) -> Policy | None:
+def read_policy(decoded: object, ref: ObjectRef, findings: Findings) -> Policy | None:
+    """Read one EdgePolicy, or say what is wrong with it; None: it is refused whole."""
+    if isinstance(decoded, Problem):
+        findings.problem(ref, decoded)
+        return None
+    assert isinstance(decoded, EdgePolicy)
+    spec = decoded.spec or EdgePolicySpec()
     scope = spec.scope or "listener"
     if scope not in ("listener", "node"):
         message = f"{shown(scope)} is neither 'listener' nor 'node'"

@@ -18,8 +18,8 @@ _NOTHING: frozenset[Diagnostic] = frozenset()  # one for all that are in order
 class Findings:
     """What is wrong, in no order; `all()` gives it as a set."""
 
-    def __init__(self) -> None:
-        self._found: set[Diagnostic] = set()
+    def __init__(self, found: Iterable[Diagnostic] = ()) -> None:
+        self._found: set[Diagnostic] = set(found)
 
     def error(self, ref: ObjectRef, field: str, reason: str, message: str) -> None:
         """Note that the named part is not served."""
@@ -32,6 +32,10 @@ class Findings:
     def problem(self, ref: ObjectRef, problem: Problem) -> None:
         """Note a Problem of the resources layer as an error of the object."""
         self.error(ref, problem.field, problem.reason, problem.message)
+
+    def update(self, found: Iterable[Diagnostic]) -> None:
+        """Take in what was found elsewhere."""
+        self._found.update(found)
 
     def all(self) -> frozenset[Diagnostic]:
         """Return what was found so far."""

@@ -70,6 +70,22 @@ class Reading:
     found: frozenset[Diagnostic] = frozenset()
 
 
+def precedes(wish: RouteWish) -> tuple[bool, Age]:
+    """Sorting key of those that want the same match: what can be served first, then the oldest."""
+    return (wish.upstream is None, wish.age)
+
+
+def lose_route(loser: RouteWish, winner: RouteWish, findings: Findings) -> None:
+    """Say to a wish that another object has its match."""
+    host, word, path = loser.identity
+    message = f"{_shown_host(host)} {word} {path} is served by {winner.ref}"
+    findings.error(loser.ref, loser.where, "Conflict", message)
+
+
+def _shown_host(host: str) -> str:
+    return ("*" + host if host.startswith(".") else host) or "any host"
+
+
 def read_ingress(ingress: Ingress | Problem, ref: ObjectRef, string_prefix: bool = False) -> Reading:
     """Read one Ingress. ``string_prefix``: what its class says of ImplementationSpecific."""
     findings = Findings()
@@ -180,8 +196,7 @@ class _Reader:
         backend: str,
     ) -> None:
         if (host, word, path) in self.routes:
-            shown_host = ("*" + host if host.startswith(".") else host) or "any host"
-            message = f"{shown_host} {word} {path} stands twice; the first is served"
+            message = f"{_shown_host(host)} {word} {path} stands twice; the first is served"
             self.findings.error(self.ref, where, "Conflict", message)
             return
         upstream = self._upstream(target, backend)

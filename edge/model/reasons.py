@@ -8,20 +8,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge.model.diagnostics import Severity
+from edge.model.diagnostics import Diagnostic, Severity
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """``meaning``: what is the matter; ``effect``: what is done with the object; ``advice``: what to do."""
+    """``meaning``: what is the matter; ``effect``: what is done with the object; ``advice``: what to do.
+
+    ``later``: another object is missing or wrong, and may be put right after this one: admission warns.
+    """
 
     level: Severity
     meaning: str
     effect: str
     advice: str
+    later: bool = False
+
+    @property
+    def refuses(self) -> bool:
+        """Say whether the admission webhook refuses an object for it."""
+        return self.level is Severity.ERROR and not self.later
 
 
 _E, _W = Severity.ERROR, Severity.WARNING
+_LATER = True
 _ROUTE = "this rule is not served; the others are"
 _503 = "the match answers 503"
 _WHOLE = "the object is not served; the others are"
@@ -153,16 +163,23 @@ REASONS: dict[str, Reason] = {
         "nothing, if there is one; else start it with --ingress-class",
     ),
     # Services and endpoints
-    "ServiceNotFound": Reason(_E, "a rule names a Service that is not there", _503, "create the Service"),
+    "ServiceNotFound": Reason(
+        _E, "a rule names a Service that is not there", _503, "create the Service", _LATER
+    ),
     "PortNotFound": Reason(
         _E,
         "a rule names a port that its Service does not have",
         _503,
         "write one of the Service's TCP ports, as spec.ports names or numbers it",
+        _LATER,
     ),
-    "InvalidService": Reason(_E, "a Service cannot be read", _503, "correct the Service"),
+    "InvalidService": Reason(_E, "a Service cannot be read", _503, "correct the Service", _LATER),
     "InvalidExternalName": Reason(
-        _E, "spec.externalName is no host name", _503, "write a DNS name without scheme or port"
+        _E,
+        "spec.externalName is no host name",
+        _503,
+        "write a DNS name without scheme or port",
+        _LATER,
     ),
     "NotResolved": Reason(
         _W,
@@ -175,6 +192,7 @@ REASONS: dict[str, Reason] = {
         "an external name leads to this node, to loopback or to the link",
         "the address is not used",
         "allow it with --external-allow if it is meant",
+        _LATER,
     ),
     "NoService": Reason(
         _W,
@@ -194,16 +212,32 @@ REASONS: dict[str, Reason] = {
     ),
     # certificates
     "SecretNotFound": Reason(
-        _E, "a tls section names a Secret that is not there", _DEFAULT, "create the Secret"
+        _E,
+        "a tls section names a Secret that is not there",
+        _DEFAULT,
+        "create the Secret",
+        _LATER,
     ),
     "InvalidSecret": Reason(
-        _E, "a Secret is of another type", _DEFAULT, "make it with kubectl create secret tls"
+        _E,
+        "a Secret is of another type",
+        _DEFAULT,
+        "make it with kubectl create secret tls",
+        _LATER,
     ),
     "InvalidBase64": Reason(
-        _E, "a Secret's data is not base64", _DEFAULT, "encode the file, or use stringData"
+        _E,
+        "a Secret's data is not base64",
+        _DEFAULT,
+        "encode the file, or use stringData",
+        _LATER,
     ),
     "InvalidPem": Reason(
-        _E, "a certificate or key is not PEM", _DEFAULT, "put the chain into tls.crt and its key into tls.key"
+        _E,
+        "a certificate or key is not PEM",
+        _DEFAULT,
+        "put the chain into tls.crt and its key into tls.key",
+        _LATER,
     ),
     "KeyWithheld": Reason(
         _E,
@@ -271,3 +305,9 @@ _UNKNOWN = Reason(_E, "", "", "see the documentation")
 def reason_of(code: str) -> Reason:
     """Look a code up; one that is not in the table has no advice of its own."""
     return REASONS.get(code, _UNKNOWN)
+
+
+def sentence(entry: Diagnostic) -> str:
+    """Shape: a finding on one line, as the folder's check, the webhook and others say it."""
+    field = f" {entry.field}" if entry.field else ""
+    return f"{entry.object}{field}: {entry.reason}: {entry.message}"

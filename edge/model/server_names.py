@@ -6,7 +6,7 @@ and no other name is touched by it: a wildcard's certificate does not step in fo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from edge.model.certificates import secret_certificate
@@ -19,6 +19,20 @@ from edge.resources.kinds import Problem, Secret
 from edge.resources.store import ResourceStore
 
 Place = tuple[str, str]
+
+
+def lose_name(loser: SecretWish, winner: SecretWish, findings: Findings) -> None:
+    """Say to a wish that another object gives the name its certificate, unless it is the same one."""
+    if (loser.ref.namespace, loser.secret) != (winner.ref.namespace, winner.secret):
+        message = f"{loser.name} has its certificate from {winner.ref}"
+        findings.error(loser.ref, loser.where, "Conflict", message)
+
+
+def miss_secret(wish: SecretWish, findings: Findings) -> None:
+    """Say to a wish that its Secret is not there."""
+    place = f"{wish.ref.namespace}/{wish.secret[:253]}"
+    message = f"there is no Secret {place}; the default certificate is served"
+    findings.error(wish.ref, f"{wish.where}.secretName", "SecretNotFound", message)
 
 
 class ServerNames:
@@ -78,9 +92,7 @@ class ServerNames:
             first = claims[0]
             place = (first.ref.namespace, first.secret)
             for loser in claims[1:]:
-                if (loser.ref.namespace, loser.secret) != place:
-                    message = f"{name} has its certificate from {first.ref}"
-                    found.error(loser.ref, loser.where, "Conflict", message)
+                lose_name(loser, first, found)
             if first.secret:
                 self._wants.setdefault(place, set()).add(name)
                 self._place_of[name] = place
@@ -104,9 +116,7 @@ class ServerNames:
         made: Certificate | None = None
         if decoded is None:
             for name in names:
-                first = self._claims[name][0]
-                message = f"there is no Secret {place[0]}/{place[1][:253]}; the default certificate is served"
-                found.error(first.ref, f"{first.where}.secretName", "SecretNotFound", message)
+                miss_secret(self._claims[name][0], found)
         elif ref not in refused:
             assert isinstance(decoded, Secret | Problem)
             result = (
@@ -130,6 +140,10 @@ class ServerNames:
             if self._made.get(place) != made:
                 self._made.put(place, made)
         return set(names)
+
+    def claims(self, name: str) -> Sequence[SecretWish]:
+        """Shape: those that want a server name, the one that has it first."""
+        return self._claims.get(name, ())
 
     def has(self, name: str) -> bool:
         """Say whether TLS is set for a name: then plain requests are sent to https.

@@ -77,4 +77,4 @@ def test_the_table_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Conflict (error)" in capsys.readouterr().out
     assert list_reasons(as_json=True) == 0
     rows = json.loads(capsys.readouterr().out)["reasons"]
-    assert {"reason", "level", "meaning", "effect", "advice"} == set(rows[0])
+    assert {"reason", "level", "meaning", "effect", "advice", "admission"} == set(rows[0])
