@@ -26,6 +26,7 @@ from urllib.parse import urlencode
 
 import msgspec
 import urllib3
+import yaml
 from kubernetes.client.configuration import Configuration
 from kubernetes.client.rest import RESTClientObject
 from kubernetes.config.config_exception import ConfigException
@@ -45,6 +46,7 @@ SILENT_S = 150.0
 LINE_BYTES_MAX = 32 << 20
 REASON_UNREACHABLE = "Unreachable"
 
+_UNUSABLE = (ConfigException, OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError)
 _TOKEN = "BearerToken"  # the package's word for what stands in Authorization
 
 
@@ -217,10 +219,10 @@ class Api:
                 configuration.retries = False
                 configuration.keep_alive = True
                 client = RESTClientObject(configuration)
-            except (ConfigException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            except _UNUSABLE as error:
                 if old is not None and self._access is not None:
                     return old  # half written: what we have may still do
-                text = f"{self.describe} cannot be used: {error}"
+                text = f"{self.describe} cannot be used: {' '.join(str(error).split())}"
                 raise ApiError(0, "Configuration", text) from error
             self._access = _Access(configuration, client, tuple((path, _signature(path)) for path in paths))
             return self._access
@@ -307,7 +309,7 @@ def _unreachable(error: Exception) -> ApiError:
     cause: BaseException = error
     while isinstance(cause, urllib3.exceptions.MaxRetryError) and cause.reason is not None:
         cause = cause.reason
-    known = cause.__cause__ or cause
+    known = cause.args[0] if isinstance(cause, urllib3.exceptions.SSLError) else cause.__cause__ or cause
     if isinstance(known, ssl.SSLCertVerificationError):
         text = f"its certificate is not accepted: {known.verify_message}"
     elif isinstance(known, OSError) and known.strerror:
