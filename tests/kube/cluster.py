@@ -1,0 +1,248 @@
+"""A real Kubernetes on this machine: control plane, one or three nodes, a client; up, down, and broken.
+
+    with Cluster(nodes=3) as kube:                  # 6 s to Ready nodes once the programs are built
+        kube.load(image_archive)                    # docker-archive into every node, now and at its boot
+        kube.api.apply([object, ...])               # dicts; also create, patch, delete, get, list, request
+        kube.kubectl("apply", "-k", "manifests/")   # as a user does; returns stdout
+        kube.ready_pods("default", "app=web", 3)    # waits; returns the Pods
+        with kube.on("client"): ...                 # a block in the client's network (sockets, processes)
+        kube.nodes[0].cut_power() / .boot() / .cut_link() / .restore_link() / .restart("kubelet")
+        kube.control.stop("api") / .start("api") / .wait_ready()    # also etcd, controller-manager, scheduler
+        kube.nodes[0].run(["bpftool", "prog"])      # a command on the node
+
+Tests take the fixture `kube`. Needs root. By hand: python -m tests.kube.cluster [--nodes N] runs until
+Ctrl-C and prints what EDGE_KUBE must be for tests to use it instead of starting their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.lab import inside, wait_for
+from tests.kube import build, images, keys, network
+from tests.kube.api import KubeError, Object
+from tests.kube.control import Control
+from tests.kube.node import Node
+from tests.kube.place import Place, PlaceError, sweep
+
+
+class Cluster:
+    """One Kubernetes; a context manager. `owner`: the process whose running one is used instead."""
+
+    def __init__(self, nodes: int = 1, *, owner: int | None = None) -> None:
+        self.place = Place(owner)
+        self.attached = owner is not None
+        self.count = nodes
+        self.programs: Mapping[str, Path] = {}
+        self.times: dict[str, float] = {}
+        self.nodes: list[Node] = []
+        self.loaded: set[tuple[Path, int]] = set()
+
+    # ---- Up and down -------------------------------------------------------------------------
+
+    def __enter__(self) -> Cluster:
+        sweep()
+        self.programs = build.programs()
+        if self.attached:
+            self.know()
+            return self
+        atexit.register(self.down)
+        try:
+            self.up()
+        except BaseException:
+            self.down()
+            raise
+        return self
+
+    def __exit__(self, *_reason: object) -> None:
+        if self.attached:
+            self.api.close()
+        else:
+            self.down()
+
+    def know(self) -> None:
+        """Know the parts, of this one or of a running one."""
+        alive = not self.attached
+        self.control = Control(self.place, self.programs, dies_with_us=alive)
+        self.api = self.control.api
+        self.admin = self.place.run / "admin.kubeconfig"
+        if self.attached:
+            self.count = len(list(self.place.run.glob("n[0-9].kubeconfig")))
+        self.nodes = [
+            Node(self.place, number, self.programs, dies_with_us=alive) for number in range(1, self.count + 1)
+        ]
+
+    def up(self) -> None:
+        """Start everything; returns when all nodes are Ready and take Pods."""
+        started = time.monotonic()
+
+        def reached(what: str) -> None:
+            self.times[what] = time.monotonic() - started
+
+        self.place.make()
+        keys.make(self.place.run, self.count)
+        images.make(self.place.run / "images")
+        network.make(self.place, self.count)
+        reached("namespaces")
+        self.know()
+        self.control.start_all()
+        reached("API server ready")
+        for node in self.nodes:  # not in threads: a node dies with the thread that gave it power
+            node.power_on()
+        with ThreadPoolExecutor(self.count) as pool:
+            list(pool.map(Node.start_daemons, self.nodes))
+        wait_for("all nodes are Ready and take Pods", self.takes_pods, 60, 0.1)
+        wait_for("the default service account", self.has_account, 60, 0.1)
+        reached("nodes Ready")
+
+    def down(self) -> None:
+        """End and remove everything. Errors: PlaceError that lists what is left."""
+        atexit.unregister(self.down)
+        if self.nodes:
+            self.api.close()
+        left = self.place.remove()
+        if self.nodes:
+            self.control.reap()
+            for node in self.nodes:
+                node.reap()
+        if left:
+            raise PlaceError(f"left behind: {', '.join(left)}")
+
+    # ---- Using -------------------------------------------------------------------------------
+
+    def on(self, role: str) -> contextlib.AbstractContextManager[None]:
+        """Run a block in the network of `client`, `control` or a node (`n1`): this thread and its sockets."""
+        return inside(self.place.namespace(role))
+
+    def load(self, archive: Path) -> None:
+        """Import a docker-archive into every node, once; a node that boots later gets it too."""
+        kept = images.add(self.place.run / "images", archive)
+        key = (archive, archive.stat().st_mtime_ns)
+        if key in self.loaded:
+            return
+        with ThreadPoolExecutor(len(self.nodes)) as pool:
+            list(pool.map(lambda node: node.load(kept), self.nodes))
+        self.loaded.add(key)
+
+    def kubectl(self, *arguments: object, give: str | None = None, check: bool = True) -> str:
+        """Run kubectl as admin; return its output. Errors: AssertionError with its words."""
+        done = self.run_as_admin("kubectl", arguments, give)
+        assert not check or done.returncode == 0, f"kubectl {arguments}: {done.stderr}"
+        return done.stdout if done.returncode == 0 else done.stderr
+
+    def run_as_admin(
+        self, name: str, arguments: tuple[object, ...], give: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `kubectl` or `helm` in the control namespace as admin."""
+        environment = os.environ | {
+            "KUBECONFIG": str(self.admin),
+            "KUBECACHEDIR": str(self.place.run / "kubectl"),
+            "HOME": str(self.place.run),
+        }
+        program = build.programs((name,))[name]
+        with self.on("control"):
+            return subprocess.run(
+                [str(program), *map(str, arguments)],
+                capture_output=True,
+                text=True,
+                input=give,
+                env=environment,
+                timeout=180,
+            )
+
+    def ready_pods(
+        self, namespace: str, selector: str, count: int | None = None, seconds: float = 60.0
+    ) -> list[Object]:
+        """Wait until `count` Pods (default: one a node) are Ready and no other is there; return them."""
+        wanted = len(self.nodes) if count is None else count
+
+        def found() -> list[Object] | None:
+            pods = self.api.list("v1", "Pod", namespace, selector)
+            good = [pod for pod in pods if condition(pod, "Ready") == "True" and not going(pod)]
+            return [*good, {}] if len(good) == len(pods) == wanted else None
+
+        try:
+            pods: list[Object] = self.wait(f"{wanted} Pods {selector}", found, seconds)
+            return pods[:-1]
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.explain(namespace, selector)}") from None
+
+    def wait(self, what: str, predicate: Callable[[], Any], seconds: float = 60.0) -> Any:
+        """Wait until a predicate holds; an API server that cannot be reached counts as not yet."""
+
+        def holds() -> Any:
+            try:
+                return predicate()
+            except KubeError as error:
+                if error.status not in (0, 404, 409, 429, 500, 503, 504):
+                    raise
+                return None
+
+        return wait_for(what, holds, seconds, 0.05)
+
+    def explain(self, namespace: str, selector: str) -> str:
+        """Return what an operator would look at when Pods do not come up."""
+        pods = self.kubectl("-n", namespace, "get", "pods", "-l", selector, "-o", "wide", check=False)
+        events = self.kubectl("-n", namespace, "get", "events", "--sort-by=.lastTimestamp", check=False)
+        logs = self.kubectl(
+            "-n", namespace, "logs", "-l", selector, "--tail=20", "--all-containers", check=False
+        )
+        return "\n".join((pods, *events.splitlines()[-15:], logs))
+
+    def takes_pods(self) -> bool:
+        """Say whether every node is Ready and without taints."""
+        nodes = self.api.list("v1", "Node")
+        good = [n for n in nodes if condition(n, "Ready") == "True" and not n["spec"].get("taints")]
+        return len(good) == self.count
+
+    def has_account(self) -> bool:
+        """Say whether Pods can be made: they need a service account and the CA's ConfigMap."""
+        with contextlib.suppress(KubeError):
+            self.api.get("v1", "ServiceAccount", "default", "default")
+            self.api.get("v1", "ConfigMap", "kube-root-ca.crt", "default")
+            return True
+        return False
+
+
+def condition(thing: Object, kind: str) -> str:
+    """Return the status of a condition of an object, empty where it has none."""
+    for entry in thing.get("status", {}).get("conditions", []):
+        if entry["type"] == kind:
+            return str(entry["status"])
+    return ""
+
+
+def going(thing: Object) -> bool:
+    """Say whether an object is being deleted."""
+    return "deletionTimestamp" in thing["metadata"]
+
+
+def main() -> int:
+    """Run one until Ctrl-C."""
+    parser = argparse.ArgumentParser(description="Run a Kubernetes for tests by hand until Ctrl-C.")
+    parser.add_argument("--nodes", type=int, default=1, choices=(1, 2, 3))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with Cluster(parser.parse_args().nodes) as kube:
+        for what, seconds in kube.times.items():
+            print(f"{seconds:6.1f} s  {what}")
+        control = f"nsenter --net=/run/netns/{kube.place.namespace('control')}"
+        print(f"{control} {build.find('kubectl')} --kubeconfig={kube.admin} get nodes")
+        print(f"EDGE_KUBE={os.getpid()}", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.pause()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
