@@ -10,7 +10,7 @@ C_FILES = $(shell git ls-files 'csrc/*.[ch]' 'bpf/*.[ch]' 'tests/*.[ch]' 'bench/
 fast: native ## build and fast tests: no root, under 20 seconds once set up (the default)
 	$(PY) -m pytest -m "not slow and not root"
 
-test: native lint ## everything that continuous integration runs; needs root
+test: native lint kube-build ## everything that continuous integration runs; needs root
 	@[ "$$(id -u)" = 0 ] || { echo "make test: needs root (BPF, network namespaces); 'make' runs the fast tests without" >&2; exit 1; }
 	$(PY) -m pytest
 
@@ -29,6 +29,10 @@ demo: native ## XDP, data plane and upstreams in namespaces; ONCE=1 ends by itse
 
 e2e: native ## the end-to-end stories alone; needs root
 	$(PY) -m pytest tests/e2e
+
+e2e-kube: native kube-build ## all stories on a real Kubernetes of three nodes, long forms too; needs root
+	@[ "$$(id -u)" = 0 ] || { echo "make e2e-kube: needs root (namespaces, containers)" >&2; exit 1; }
+	EDGE_KUBE_NODES=3 EDGE_LONG=1 $(PY) -m pytest tests/kube --durations=15
 
 kube-build: setup ## Kubernetes' programs from the Go module proxy into the cache: 5 minutes once
 	$(PY) -m tests.kube.build

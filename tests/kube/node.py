@@ -85,7 +85,7 @@ class Node:
         if self.power and self.power.poll() is not None:
             raise PlaceError(self.place.log(f"{self.name}-init").read_text()[-2000:])
         with contextlib.suppress(OSError, IndexError):
-            return Path(f"/proc/{self.first()}/root/run/ready").exists()
+            return Path("/proc", str(self.first()), "root", "run", "ready").exists()
         return False
 
     def cut_power(self) -> None:
