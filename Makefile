@@ -37,6 +37,9 @@ e2e-kube: native kube-build ## all stories on a real Kubernetes of three nodes, 
 kube-build: setup ## Kubernetes' programs from the Go module proxy into the cache: 5 minutes once
 	$(PY) -m tests.kube.build
 
+image: setup ## the container image, build/image/xdp-edge.tar, without a container engine; needs root; TARGET=bcc
+	$(PY) -m manifests.image.build --target $(or $(TARGET),edge)
+
 lint: native ## format, lint, types, import contracts
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
