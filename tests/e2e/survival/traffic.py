@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from bench.proxy import processes
 from tests.e2e.lab import ADDRESS, Lab
@@ -118,12 +118,19 @@ class Seen:
         return longest[1] - longest[0], longest[2]
 
 
+class Network(Protocol):
+    """A Lab, or what has client1, client2 and node as one has."""
+
+    def inside(self, role: str) -> contextlib.AbstractContextManager[None]:
+        """Run a block in a role's namespace."""
+
+
 class Client:
     """The client at work; a context manager that ends it, whatever happened."""
 
     def __init__(
         self,
-        lab: Lab | None,
+        lab: Network | None,
         address: str = ADDRESS,
         port: int = PORT,
         *,
@@ -248,9 +255,9 @@ class TlsClient(threading.Thread):
 class DeniedSource:
     """A source that an EdgePolicy denies, connecting all the time; a context manager."""
 
-    def __init__(self, lab: Lab, source: str = DENIED) -> None:
+    def __init__(self, lab: Network, source: str = DENIED, address: str = ADDRESS) -> None:
         tool = processes.compile_tool("denied", HERE)
-        words = [str(tool), ADDRESS, str(PORT), source, str(DENIED_RATE)]
+        words = [str(tool), address, str(PORT), source, str(DENIED_RATE)]
         with lab.inside(DENIED_ROLE):
             self.process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
 
@@ -271,7 +278,7 @@ class DeniedSource:
 class Tap:
     """Every packet of one source that the node's stack gets: those that native XDP let through."""
 
-    def __init__(self, lab: Lab, source: str = DENIED) -> None:
+    def __init__(self, lab: Network, source: str = DENIED) -> None:
         wanted = struct.unpack("!I", socket.inet_aton(source))[0]
         code = (
             (0x28, 0, 0, 12),  # the type of the frame

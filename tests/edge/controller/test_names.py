@@ -130,10 +130,12 @@ def test_following_tells_until_it_is_ended() -> None:
 
 
 @contextmanager
-def dns_server(records: dict[tuple[str, int], list[bytes]], ttl: int = 7) -> Iterator[str]:
-    """A resolver on loopback that knows these records (name, type) and no other name."""
+def dns_server(
+    records: dict[tuple[str, int], list[bytes]], ttl: int = 7, at: tuple[str, int] = ("127.0.0.1", 0)
+) -> Iterator[str]:
+    """A resolver that knows these records (name, type) and no other name; on loopback unless told."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.bind(("127.0.0.1", 0))
+    sock.bind(at)
 
     def serve() -> None:
         while True:
@@ -156,7 +158,7 @@ def dns_server(records: dict[tuple[str, int], list[bytes]], ttl: int = 7) -> Ite
     thread = threading.Thread(target=serve)
     thread.start()
     try:
-        yield f"127.0.0.1:{sock.getsockname()[1]}"
+        yield f"{at[0]}:{sock.getsockname()[1]}"
     finally:
         sock.sendto(b"end", sock.getsockname())
         thread.join()

@@ -6,10 +6,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -61,6 +63,33 @@ func echo(writer http.ResponseWriter, request *http.Request) {
 	})
 }
 
+// What tests/e2e/survival/client.c asks and checks; PLAIN=1 has it in place of echo.
+func plain(writer http.ResponseWriter, request *http.Request) {
+	body := []byte(strings.Repeat("x", 128))
+	if request.Header.Get("Upgrade") != "" {
+		tunnel(writer, request)
+		return
+	} else if size, err := strconv.Atoi(request.URL.Query().Get("n")); err == nil {
+		body = []byte(strings.Repeat("0123456789abcdef", size/16))
+	} else if request.Method == http.MethodPost {
+		body, _ = io.ReadAll(request.Body)
+	}
+	writer.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	_, _ = writer.Write(body)
+}
+
+func tunnel(writer http.ResponseWriter, request *http.Request) {
+	connection, buffer, err := writer.(http.Hijacker).Hijack()
+	if err != nil {
+		return
+	}
+	defer connection.Close()
+	_ = connection.SetDeadline(time.Time{})
+	fmt.Fprintf(connection, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: %s\r\n\r\n",
+		request.Header.Get("Upgrade"))
+	_, _ = io.Copy(connection, buffer)
+}
+
 func pause() {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGCHLD)
@@ -92,7 +121,11 @@ func main() {
 	}
 	routes := http.NewServeMux()
 	routes.HandleFunc("/healthz", func(writer http.ResponseWriter, _ *http.Request) { fmt.Fprintln(writer, "ok") })
-	routes.HandleFunc("/", echo)
+	answering := echo
+	if os.Getenv("PLAIN") != "" {
+		answering = plain
+	}
+	routes.HandleFunc("/", answering)
 	server := &http.Server{Addr: address, Handler: routes}
 	ended := make(chan struct{})
 	go func() {
