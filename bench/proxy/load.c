@@ -11,54 +11,22 @@
  * then.
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
 #include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <signal.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <strings.h>
-#include <sys/epoll.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
+
+#include "client.h"
 
 #define CONNECTIONS_MAX 1024
 #define SAMPLES_MAX (4 << 20)
 #define WARM_NS 300000000ull
-#define EVENTS 128
-
-struct connection {
-    int fd;
-    int busy;
-    uint64_t due;
-    size_t got;     /* bytes of the answer in buffer */
-    size_t expects; /* whole answer, 0 while the head is incomplete */
-    char buffer[16384];
-};
 
 static struct connection connections[CONNECTIONS_MAX];
 static int idle[CONNECTIONS_MAX];
 static int idle_count;
-static char request[2048];
-static size_t request_bytes;
-static const char *lines, *lines_end, *line_at; /* of @FILE */
+static struct lines lines; /* of @FILE */
 static uint32_t *samples;
-static uint64_t done, errors, closed;
-
-static uint64_t now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
-}
+static uint64_t done;
 
 /* Processor time of all threads of a process, in nanoseconds. */
 static uint64_t spent(const char *pid)
@@ -83,98 +51,6 @@ static uint64_t spent(const char *pid)
     return sum;
 }
 
-static void fail(struct connection *c)
-{
-    closed++;
-    errors += (uint64_t)c->busy;
-    close(c->fd);
-    c->fd = -1;
-}
-
-static void compose(const char *host, int host_bytes, const char *path, int path_bytes)
-{
-    request_bytes = (size_t)snprintf(request, sizeof(request),
-                                     "GET %.*s HTTP/1.1\r\nHost: %.*s\r\nUser-Agent: load/1\r\n"
-                                     "Accept: */*\r\nAccept-Encoding: identity\r\n\r\n",
-                                     path_bytes, path, host_bytes, host);
-}
-
-static void next_line(void)
-{
-    const char *blank = memchr(line_at, ' ', (size_t)(lines_end - line_at));
-    const char *end = memchr(line_at, '\n', (size_t)(lines_end - line_at));
-    if (!blank || !end || blank > end)
-        exit(2);
-    compose(line_at, (int)(blank - line_at), blank + 1, (int)(end - blank - 1));
-    line_at = end + 1 < lines_end ? end + 1 : lines;
-}
-
-static void read_lines(const char *name)
-{
-    int file = open(name, O_RDONLY | O_CLOEXEC);
-    off_t size = file < 0 ? -1 : lseek(file, 0, SEEK_END);
-    if (size <= 0)
-        exit(2);
-    lines = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE | MAP_POPULATE, file, 0);
-    if (lines == MAP_FAILED)
-        exit(2);
-    lines_end = lines + size;
-    line_at = lines;
-    close(file);
-}
-
-static void ask(struct connection *c, uint64_t due)
-{
-    if (lines)
-        next_line();
-    c->busy = 1;
-    c->due = due;
-    c->got = c->expects = 0;
-    if (send(c->fd, request, request_bytes, MSG_NOSIGNAL) != (ssize_t)request_bytes)
-        fail(c);
-}
-
-/* Whole length of the answer: 0 = head incomplete, (size_t)-1 = not what we asked for. */
-static size_t measure(struct connection *c)
-{
-    char *end = memmem(c->buffer, c->got, "\r\n\r\n", 4);
-    if (!end)
-        return c->got == sizeof(c->buffer) ? (size_t)-1 : 0;
-    if (memcmp(c->buffer, "HTTP/1.1 200", 12) != 0)
-        return (size_t)-1;
-    for (char *line = c->buffer; line && line < end;) {
-        line = memmem(line, (size_t)(end - line), "\r\n", 2);
-        if (!line)
-            break;
-        line += 2;
-        if (!strncasecmp(line, "content-length:", 15))
-            return (size_t)(end + 4 - c->buffer) + strtoul(line + 15, NULL, 10);
-    }
-    return (size_t)-1;
-}
-
-/* Take what has come; 1 when the answer is whole. */
-static int take(struct connection *c)
-{
-    size_t kept =
-        c->got < sizeof(c->buffer) ? c->got : 0; /* body bytes beyond a buffer are dropped */
-    ssize_t got = recv(c->fd, c->buffer + kept, sizeof(c->buffer) - kept, 0);
-    if (got < 0 && errno == EAGAIN)
-        return 0;
-    if (got <= 0 || !c->busy) {
-        fail(c);
-        return 0;
-    }
-    c->got += (size_t)got;
-    if (!c->expects)
-        c->expects = measure(c);
-    if (c->expects == (size_t)-1 || (c->expects && c->got > c->expects)) {
-        fail(c);
-        return 0;
-    }
-    return c->expects && c->got == c->expects;
-}
-
 static int compare(const void *a, const void *b)
 {
     uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
@@ -195,26 +71,13 @@ int main(int argc, char **argv)
         return 2;
     alarm((unsigned)seconds + 30);
     if (argv[6][0] == '@')
-        read_lines(argv[6] + 1);
+        read_lines(&lines, argv[6] + 1);
     else
         compose(argv[6], (int)strlen(argv[6]), argv[7], (int)strlen(argv[7]));
     samples = malloc(SAMPLES_MAX * sizeof(*samples));
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_port = htons((uint16_t)atoi(argv[2]))};
-    if (inet_pton(AF_INET, argv[1], &address.sin_addr) != 1)
-        return 2;
-    int loop = epoll_create1(0), one = 1;
+    int loop = epoll_create1(0);
     for (int i = 0; i < count; i++) {
-        struct connection *c = &connections[i];
-        c->fd = socket(AF_INET, SOCK_STREAM, 0);
-        if (connect(c->fd, (struct sockaddr *)&address, sizeof(address))) {
-            perror("load: connect");
-            return 1;
-        }
-        fcntl(c->fd, F_SETFL, O_NONBLOCK);
-        setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-        struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
-        epoll_ctl(loop, EPOLL_CTL_ADD, c->fd, &event);
+        open_connection(&connections[i], argv[1], argv[2], loop);
         idle[idle_count++] = i;
     }
 
@@ -240,7 +103,7 @@ int main(int argc, char **argv)
         while (!ended && idle_count > 0 && (!step || next <= t)) {
             struct connection *c = &connections[idle[--idle_count]];
             if (c->fd >= 0)
-                ask(c, step ? next : t);
+                ask(c, &lines, step ? next : t);
             next += step;
         }
         if (step && next + 1000000000ull < t) {
