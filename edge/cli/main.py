@@ -231,11 +231,17 @@ def doctor(
 
 
 @app.command()
-def status(instance: Instance = None, run_dir: RunDir = None, as_json: Json = False) -> None:
+def status(
+    instance: Instance = None,
+    run_dir: RunDir = None,
+    as_json: Json = False,
+    ready: Annotated[bool, typer.Option("--ready", help="Only say whether this container serves")] = False,
+) -> None:
     """Show a running instance on one screen: processes, versions, counters, findings, events."""
-    from edge.cli.status import show_status
+    from edge.cli.status import say_ready, show_status
 
-    raise typer.Exit(show_status(merged({"instance": instance, "run_dir": run_dir}), as_json))
+    options = merged({"instance": instance, "run_dir": run_dir})
+    raise typer.Exit(say_ready(options) if ready else show_status(options, as_json))
 
 
 @app.command()

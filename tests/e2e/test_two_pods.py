@@ -129,6 +129,29 @@ def node(tmp_path: Path, lab: Lab) -> Iterator[Node]:
         yield made
 
 
+def ready_inside(one: Pod) -> tuple[int, str]:
+    """What the startup probe of a Pod is told, in its PID and mount namespaces."""
+    words = [EDGE, "status", "--ready", "--instance", one.name, "--run-dir", "/run/edge"]
+    enter = ["nsenter", "--target", str(one.init), "--pid", "--mount", "--net"]
+    found = subprocess.run([*enter, *words], capture_output=True, text=True)
+    return found.returncode, found.stdout.strip()
+
+
+def test_a_pod_is_not_ready_by_what_the_one_before_it_answers(node: Node) -> None:
+    """They share the node's network: the admin address answers for either."""
+    old = node.start_ready()
+    assert ready_inside(old) == (0, f"serving version {old.holder()['serving']}")
+    next_one = node.start()
+    os.kill(next_one.init, signal.SIGSTOP)
+    assert next_one.ready(), "the old one answers"
+    assert ready_inside(next_one)[0] != 0
+    os.kill(next_one.init, signal.SIGCONT)
+    wait_for("the next Pod has taken over", lambda: ready_inside(next_one)[0] == 0, 30)
+    assert next_one.holder()["handovers"] == "1"
+    assert ready_inside(old) == (1, "the holder is that of another PID namespace")
+    assert old.stop() == 0 and next_one.stop() == 0
+
+
 def test_pods_hand_over_and_nobody_notices(node: Node) -> None:
     lab, line = node.lab, Line("hand-over between Pods", times=3)
     old = node.start_ready()
