@@ -76,6 +76,7 @@ class Options:
     publish_status_address: tuple[str, ...] = ()  # none: the addresses of the nodes
     webhook: str = ""
     webhook_service: str = "xdp-edge-webhook"
+    webhook_client_ca: str = ""  # empty: the token in the path is enough
 
     def __post_init__(self) -> None:
         """Errors: OptionError that names the option and what it may be."""

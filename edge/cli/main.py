@@ -149,6 +149,12 @@ def run(
         str | None,
         _option("--webhook-service", "Service by which the API server reaches it (xdp-edge-webhook)"),
     ] = None,
+    webhook_client_ca: Annotated[
+        str | None,
+        _option(
+            "--webhook-client-ca", "File of authorities; callers of the webhook show a certificate (none)"
+        ),
+    ] = None,
 ) -> None:
     """Run an instance in the foreground until SIGTERM; SIGHUP reads everything again."""
     given = dict(locals())

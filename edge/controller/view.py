@@ -5,7 +5,9 @@ Written by the controller's loop and publisher, read by edge/admin in the same t
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -15,10 +17,20 @@ from edge.controller.validity import Validity
 from edge.dataplane.link import DataPlaneState
 from edge.dataplane.stats import Statistics
 from edge.model.diagnostics import Diagnostic
+from edge.model.judge import Judge
 from edge.model.upstreams import Upstreams
 from edge.snapshot.types import Snapshot
 
 PUBLISHES = ("full", "patch", "refused", "failed")  # refused: one object is left out; failed: all of it
+
+
+ADMISSION_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, float("inf"))
+
+
+def _set_event() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
 
 
 class XdpView(Protocol):
@@ -26,6 +38,32 @@ class XdpView(Protocol):
 
     def describe(self) -> Mapping[str, Any]:
         """Shape: where it is attached, and how; counters; what it makes of the heartbeat."""
+
+
+class ReporterView(Protocol):
+    """The part of edge/controller/reporter.py that is read."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """Shape: who leads, what was written, what waits."""
+
+
+@dataclass(slots=True)
+class Admission:
+    """What the webhook has done. ``errors``: by status; ``seconds``: calls that took up to each bound.
+
+    ``certificate_ends``: of what it serves with; seconds since 1970, 0 where it serves nothing.
+    """
+
+    reviews: Counter[tuple[str, str]] = field(default_factory=Counter)  # kind, verdict
+    errors: Counter[int] = field(default_factory=Counter)
+    seconds: Counter[float] = field(default_factory=Counter)
+    seconds_sum: float = 0.0
+    certificate_ends: float = 0.0
+
+    def took(self, seconds: float) -> None:
+        """Count an answer by its time."""
+        self.seconds[next(bound for bound in ADMISSION_BOUNDS if seconds <= bound)] += 1
+        self.seconds_sum += seconds
 
 
 @dataclass(slots=True)
@@ -44,6 +82,11 @@ class View:
     xdp_reason: str = ""
     image: Callable[[], bytes | None] | None = None  # of the running version, made when it is asked for
     upstreams: Upstreams | None = None  # what the model knows of every endpoint
+    serves: Callable[[str, str], bool | None] | None = None  # of an Ingress: anything; None: not ours
+    reporter: ReporterView | None = None  # with --kubernetes
+    judge: Judge | None = None  # since the objects that are there were read
+    model_rests: asyncio.Event = field(default_factory=_set_event)  # not set while a thread makes a model
+    admission: Admission = field(default_factory=Admission)
     _validity: Validity = field(default_factory=Validity)
     _lost_since: float | None = None
     _lost_from: float = 0.0  # the same by the clock that never jumps

@@ -7,6 +7,7 @@ and changes nothing; costs the object's own size, however many others there are.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge.model.build import ModelBuilder
@@ -68,7 +69,7 @@ class Judge:
                 reading = Reading(found=findings.all())
         return Draft(ref, reading, raw)
 
-    def verdict(self, draft: Draft, before: Draft | None = None) -> Verdict:
+    def verdict(self, draft: Draft, before: Callable[[], Draft] | None = None) -> Verdict:
         """Judge an object; what was wrong with it ``before`` its change is no reason to refuse the change.
 
         Otherwise nobody could take a finalizer or a label off an object that is refused already.
@@ -76,7 +77,7 @@ class Judge:
         found = self.findings(draft)
         grave = {one for one in found if _refuses(one, draft.ref)}
         if grave and before is not None:
-            grave -= self.findings(before)
+            grave -= self.findings(before())
         return Verdict(tuple(sorted(grave)), tuple(sorted(found - grave)))
 
     def findings(self, draft: Draft) -> frozenset[Diagnostic]:

@@ -53,6 +53,7 @@ FULL = Options(
     publish_status_address=("198.18.0.1", "edge.test"),
     webhook="0.0.0.0:9443",
     webhook_service="w",
+    webhook_client_ca="/ca",
 )
 
 

@@ -67,7 +67,11 @@ def reasons(found: tuple[Diagnostic, ...]) -> list[tuple[str, str]]:
 def verdict(judge: Judge, event: ResourceEvent, before: ResourceEvent | None = None) -> tuple[Any, Any]:
     assert event.raw is not None
     draft = judge.read(event.key, event.raw)
-    found = judge.verdict(draft, judge.read(before.key, before.raw) if before and before.raw else None)
+    found = (
+        judge.verdict(draft, lambda: judge.read(before.key, before.raw or {}))
+        if before
+        else judge.verdict(draft)
+    )
     return reasons(found.refused), reasons(found.warned)
 
 
