@@ -249,7 +249,14 @@ def event_of(message: Message) -> Event:
     )
 
 
-SINGLES = ("statistics", "admin", "commit_page", "log", "heartbeat")  # descriptors of Holdings, by field
+SINGLES = (
+    "statistics",
+    "admin",
+    "webhook",
+    "commit_page",
+    "log",
+    "heartbeat",
+)  # descriptors of Holdings, by field
 
 
 @dataclass(slots=True)
@@ -262,6 +269,7 @@ class Holdings:
     workers: int = 0
     statistics: int = -1
     admin: int = -1
+    webhook: int = -1
     commit_page: int = -1
     log: int = -1
     heartbeat: int = -1

@@ -98,6 +98,7 @@ class HolderLink:
         self.orphaned = False  # the holder is gone, and nobody has adopted us yet
         self.on_reread: Callable[[], None] = lambda: None
         self.on_drain: Callable[[], None] = lambda: None
+        self.on_succeeded: Callable[[], None] = lambda: None  # it drains, and another has the same sockets
         self.on_data: Callable[[int], None] = lambda pid: None  # down: the pid that died; up: 0
         self.on_serving: Callable[[int], None] = lambda version: None
         self._answers: dict[int, asyncio.Future[Refusal | None]] = {}
@@ -380,6 +381,8 @@ class HolderLink:
                 state.draining = True
                 self.holdings.close_listeners()  # with our copies open, no socket is really closed
                 self.on_drain()
+                if message.number("shared"):
+                    self.on_succeeded()
         return False
 
     def _take(self, message: Message) -> bool:

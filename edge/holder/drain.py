@@ -52,7 +52,7 @@ class Drain:
         parts.controller.stopping = data.stopping = True
         self._progress = DrainProgress(data.setup.grace_ms / 1000)
         data.on_ended, data.on_progress = self._look, self._heard
-        parts.controller.send("drain", grace_ms=data.setup.grace_ms)
+        parts.controller.send("drain", grace_ms=data.setup.grace_ms, shared=int(shared))
         data.send("closing")
         delay = 0.0 if shared else parts.options.drain_delay
         parts.loop.after(delay, self._shut)

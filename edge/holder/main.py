@@ -108,8 +108,16 @@ class Holder:
         holdings.commit_page = self._page.descriptor
         if holdings.statistics < 0:
             holdings.statistics = make_statistics_memory()
-        if holdings.admin < 0 or self._options_before["EDGE_ADMIN"] != options.admin:
-            holdings.replace("admin", sockets.open_admin(*parse_address(options.admin, "--admin")).detach())
+        for name, place, what in (
+            ("admin", options.admin, "the admin API"),
+            ("webhook", options.webhook, "the admission webhook"),
+        ):
+            same = self._options_before.get(f"EDGE_{name.upper()}", "") == place
+            if place and (getattr(holdings, name) < 0 or not same):
+                opened = sockets.open_own(*parse_address(place, f"--{name}"), what)
+                holdings.replace(name, opened.detach())
+            elif not place:
+                holdings.replace(name, -1)
         if holdings.log < 0 or self._options_before["EDGE_ACCESS_LOG"] != options.access_log:
             holdings.replace("log", open_access_log(options.access_log))
 

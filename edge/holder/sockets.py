@@ -1,4 +1,4 @@
-"""Listening sockets of the holder: members of a served address, the admin socket, the control socket.
+"""Listening sockets of the holder: members of a served address, those of the controller, the control socket.
 
 Called by holder/main.py. Sockets stay open while the holder lives: a closed SO_REUSEPORT member resets
 its queue, and one without an acceptor hangs its clients (design page §1). Never accepts a client here.
@@ -104,11 +104,11 @@ def drop_new_connections(descriptor: int) -> None:
         copy.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, filter_)
 
 
-def open_admin(address: str, port: int) -> socket.socket:
-    """Open the admin API's socket; the controller accepts on it.
+def open_own(address: str, port: int, what: str) -> socket.socket:
+    """Open the socket of something that the controller answers: the admin API, the admission webhook.
 
     Where somebody else has the address the socket stays unbound, and the controller tries again: clients come
-    before the admin API. Errors: HolderError for an address that cannot be right.
+    before these. Errors: HolderError for an address that cannot be right.
     """
     fresh = _tcp(address)
     try:
@@ -118,7 +118,7 @@ def open_admin(address: str, port: int) -> socket.socket:
     except OSError as error:
         refusal = _refusal(address, port, error)
         if error.errno == errno.EADDRINUSE:
-            say(f"{refusal}; serving without the admin API until it is free")
+            say(f"{refusal}; serving without {what} until it is free")
             return fresh
         fresh.close()
         raise refusal from error

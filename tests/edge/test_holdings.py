@@ -18,7 +18,7 @@ def memory(name: str) -> int:
 
 def full() -> Holdings:
     holdings = Holdings(workers=2, statistics=memory("s"), admin=memory("a"), commit_page=memory("c"))
-    holdings.heartbeat = memory("h")
+    holdings.heartbeat, holdings.webhook = memory("h"), memory("w")
     holdings.listeners[3] = Listener(3, "::1", 443, [memory(f"m{number}") for number in range(MEMBERS)])
     store = holdings.store
     for version, kind, fresh in ((5, IMAGE_FULL, True), (6, IMAGE_PATCH, True), (7, IMAGE_PATCH, False)):
@@ -63,7 +63,7 @@ def test_told_and_taken_they_are_the_same() -> None:
     copy = pass_on(holdings, holdings.children)
     assert (copy.workers, copy.log, copy.counts, copy.options) == (2, -1, holdings.counts, holdings.options)
     assert list(copy.events) == list(holdings.events)
-    for name in ("statistics", "admin", "commit_page", "heartbeat"):
+    for name in ("statistics", "admin", "webhook", "commit_page", "heartbeat"):
         assert inode(getattr(copy, name)) == inode(getattr(holdings, name))
     assert [(one.version, one.kind, one.deaths) for one in copy.store.all()] == [
         (5, 1, 0),

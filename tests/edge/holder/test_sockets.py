@@ -6,7 +6,7 @@ import pytest
 
 from edge.errors import HolderError
 from edge.holder import sockets
-from edge.holder.sockets import open_admin, open_members, show, show_name
+from edge.holder.sockets import open_members, open_own, show, show_name
 
 
 def test_members_share_one_port() -> None:
@@ -51,10 +51,11 @@ def test_only_what_stays_open_ever_listens(monkeypatch: pytest.MonkeyPatch) -> N
 def test_an_admin_address_that_is_taken_is_left_for_later(capfd: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         place = other.getsockname()
-        with open_admin(*place) as unbound:
+        with open_own(*place, "the admin API") as unbound:
             assert show_name(unbound.fileno()) == "" and unbound.getsockname()[1] == 0
-    assert show(*place) in capfd.readouterr().err
-    with open_admin(*place) as bound:
+    told = capfd.readouterr().err
+    assert show(*place) in told and "without the admin API" in told
+    with open_own(*place, "the admin API") as bound:
         assert show_name(bound.fileno()) == show(*place)
     with pytest.raises(HolderError, match="does not have"):
-        open_admin("198.51.100.7", 80)
+        open_own("198.51.100.7", 80, "the admin API")
