@@ -52,6 +52,7 @@ class Holder:
         self._upgrade: Upgrade | None = None
         self._handed_over = False
         self._successor = 0
+        self._told_to_stop = False
         self._exit_status: int | None = None
         self._started = time.monotonic()
 
@@ -249,7 +250,7 @@ class Holder:
             self.notify.reloading()
             self.controller.send("reread")
         if numbers & {signal.SIGTERM, signal.SIGINT}:
-            self._begin_drain()
+            self._stop()
 
     def children(self) -> list[Child]:
         """Shape: those that live, the controller last."""
@@ -338,10 +339,15 @@ class Holder:
 
     # ---- end -----------------------------------------------------------------------------
 
-    def _begin_drain(self) -> None:
-        if self._drain is not None:
+    def _stop(self) -> None:
+        if self._told_to_stop:
             self._end(0)  # asked twice: no more patience
             return
+        self._told_to_stop = True
+        if self._drain is None:  # else it drains because a successor serves, and goes on with that
+            self._begin_drain()
+
+    def _begin_drain(self) -> None:
         if self._hand_over is not None:
             self._handed_over = self._hand_over.conclude()
             self._hand_over = None
@@ -377,7 +383,8 @@ class Holder:
 
     def remain(self, status: int) -> int:
         """Stay, as PID 1 that has handed over; all others end. Shape: the exit status."""
-        if self._handed_over and os.getpid() == 1:
+        told = self._told_to_stop and not self._successor
+        if self._handed_over and os.getpid() == 1 and not told:
             return remain(self._successor, self._wake_read, self.options)
         return status
 

@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -186,6 +187,23 @@ def test_pods_hand_over_and_nobody_notices(node: Node) -> None:
     with lab.inside("client1"):
         wait_for("a change is served", lambda: old.served("b.example") == 200)
     assert old.stop() == 0
+
+
+def test_a_pod_that_is_deleted_while_it_drains_keeps_its_grace_period(node: Node) -> None:
+    """A rolling update deletes the old Pod as soon as the new one is ready, long before it has drained."""
+    old, inside = node.start_ready(), ask_inside(node.lab)
+    with inside(ADDRESS, 80) as tunnel:
+        upgrade = {"Connection": "upgrade", "Upgrade": "echo"}
+        assert tunnel.ask(HOST, "/tunnel", headers=upgrade).status == 101
+        next_one = node.start()
+        wait_for("the next Pod has taken over", lambda: ready_inside(next_one)[0] == 0, 30)
+        os.kill(old.init, signal.SIGTERM)
+        until = time.monotonic() + 1.5  # a cut would have come at once; the grace period is 5 s
+        while time.monotonic() < until:
+            tunnel.send(b"still there")
+            assert tunnel.read_exactly(11) == b"still there"
+    assert old.process.wait(15) == 0, old.lines()
+    assert next_one.stop() == 0
 
 
 def test_a_container_that_dies_is_started_again_behind_its_filter(node: Node) -> None:
