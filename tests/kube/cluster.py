@@ -34,6 +34,7 @@ from tests.kube import build, images, keys, network
 from tests.kube.api import KubeError, Object
 from tests.kube.control import Control
 from tests.kube.node import Node
+from tests.kube.nodeinit import SYSCTLS
 from tests.kube.place import Place, PlaceError, sweep
 
 
@@ -48,6 +49,7 @@ class Cluster:
         self.times: dict[str, float] = {}
         self.nodes: list[Node] = []
         self.loaded: set[tuple[Path, int]] = set()
+        self.sysctls: set[tuple[str, str]] = set()
 
     # ---- Up and down -------------------------------------------------------------------------
 
@@ -90,6 +92,7 @@ class Cluster:
         def reached(what: str) -> None:
             self.times[what] = time.monotonic() - started
 
+        self.sysctls = machine_settings()
         self.place.make()
         keys.make(self.place.run, self.count)
         images.make(self.place.run / "images")
@@ -112,6 +115,8 @@ class Cluster:
         if self.nodes:
             self.api.close()
         left = self.place.remove()
+        if self.sysctls:
+            left += [f"{name}: {value}" for name, value in machine_settings() - self.sysctls]
         if self.nodes:
             self.control.reap()
             for node in self.nodes:
@@ -213,6 +218,12 @@ class Cluster:
             self.api.get("v1", "ConfigMap", "kube-root-ca.crt", "default")
             return True
         return False
+
+
+def machine_settings() -> set[tuple[str, str]]:
+    """Return those sysctls of the machine that a kubelet would change."""
+    paths = [path for path in (Path("/proc/sys", name) for name in SYSCTLS) if path.exists()]
+    return {(str(path), path.read_text().strip()) for path in paths}
 
 
 def condition(thing: Object, kind: str) -> str:

@@ -150,18 +150,19 @@ class Node:
         return text
 
     def start(self, daemon: str) -> None:
-        """Start one of containerd, kubelet, kube-proxy on the node."""
-        log = self.place.log(f"{self.name}-{daemon}")
-        script = f'echo $$ >/run/{daemon}.pid; exec "$@" >>{log} 2>&1 </dev/null'
+        """Start one of containerd, kubelet, kube-proxy; one that ends is started again, as systemd would."""
         environment = ["env", "-i", f"PATH={os.environ['PATH']}", "HOME=/nonexistent"]
-        self.run([*environment, "setsid", "-f", "sh", "-c", script, "sh", *self.command(daemon)])
+        log = self.place.log(f"{self.name}-{daemon}")
+        supervise = ["setsid", "-f", "sh", "-c", SUPERVISE, daemon, log, *self.command(daemon)]
+        self.run([*environment, *supervise])
 
     def stop(self, daemon: str, how: signal.Signals = signal.SIGTERM) -> None:
         """End one daemon and wait for its end; what containerd started goes on."""
-        signal_name = how.name.removeprefix("SIG")
-        script = f"p=$(cat /run/{daemon}.pid); kill -{signal_name} $p; "
-        script += "for i in $(seq 300); do [ -d /proc/$p ] || exit 0; sleep 0.1; done; exit 1"
-        self.run(["sh", "-c", script])
+        self.run(["sh", "-c", STOP, daemon, how.name.removeprefix("SIG")])
+
+    def kill(self, daemon: str) -> None:
+        """Kill one daemon; it comes back by itself."""
+        self.run(["sh", "-c", "kill -KILL $(cat /run/$0.pid)", daemon])
 
     def restart(self, daemon: str) -> None:
         """End and start one daemon."""
@@ -272,6 +273,21 @@ class Node:
         }
 
 
+SUPERVISE = """\
+exec >>$1 2>&1 </dev/null; shift
+echo $$ >/run/$0.supervisor
+until [ -e /run/$0.stop ]; do
+    "$@" &
+    echo $! >/run/$0.pid; wait $!
+    [ -e /run/$0.stop ] || sleep 0.3
+done
+rm /run/$0.stop
+"""
+STOP = """\
+supervisor=$(cat /run/$0.supervisor); touch /run/$0.stop; kill -$1 $(cat /run/$0.pid)
+for i in $(seq 600); do [ -d /proc/$supervisor ] || exit 0; sleep 0.05; done
+echo "does not end" >&2; exit 1
+"""
 CONTAINERD_SETTINGS = """\
 version = 2
 root = "{node.folder}/containerd"

@@ -62,6 +62,8 @@ class Place:
             time.sleep(0.05)
         shutil.rmtree(self.run, ignore_errors=True)
         left += [str(path) for path in self.cgroups()]
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+        left += [line.split()[4] for line in mounts if belongs_in(line, self.name)]
         if self.run.exists():
             left.append(str(self.run))
         return left
@@ -86,6 +88,11 @@ def belongs(name: str, owner: str) -> bool:
     """Say whether a namespace, cgroup or folder carries an owner's name."""
     match = NAME.fullmatch(name)
     return match is not None and match[1] == owner
+
+
+def belongs_in(line: str, owner: str) -> bool:
+    """Say whether a line of a table speaks of something that carries an owner's name."""
+    return any(match[1] == owner for match in NAME.finditer(line))
 
 
 def network_of_all() -> Iterator[tuple[int, int]]:
