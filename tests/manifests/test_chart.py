@@ -10,17 +10,16 @@ import json
 import pytest
 import yaml
 
-from edge.options import Options
 from tests.manifests.written import (
     CHART,
     Object,
     charted,
     container,
-    environment,
     helm,
     kustomized,
     normal,
     one,
+    options,
 )
 
 pytestmark = pytest.mark.slow
@@ -95,7 +94,7 @@ def test_every_option_arrives() -> None:
         },
         name="inner",
     )
-    chosen = Options.from_environment({**environment(made), "EDGE_POD_NAMESPACE": "", "EDGE_POD_NAME": "p"})
+    chosen = options(made)
     assert chosen.interface == ("eth0", "eth1") and chosen.xdp == "native" and chosen.workers == 3
     assert chosen.watch_namespace == ("shop", "blog") and chosen.watch_selector == "tier=web"
     assert chosen.watch_ingress_without_class and not chosen.update_status

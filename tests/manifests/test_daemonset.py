@@ -7,19 +7,14 @@ import re
 from edge import privileges
 from edge.cli.run import check_options
 from edge.options import Options
-from tests.manifests.written import MANIFESTS, ROOT, container, documents, environment, one, written
+from tests.manifests.written import MANIFESTS, ROOT, container, documents, one, options, written
 
 BASE = written("base")
 SPEC = one(BASE, "DaemonSet")["spec"]
 POD = SPEC["template"]["spec"]
 EDGE = container(BASE)
 TABLE = re.compile(r"^\| `CAP_(\w+)` \|", re.MULTILINE)
-
-
-def options() -> Options:
-    flags = {f"EDGE_{word[2:].replace('-', '_').upper()}": "1" for word in EDGE["args"] if word[:2] == "--"}
-    given = {name: text for name, text in environment(BASE).items() if "." not in text or text[:1].isdigit()}
-    return Options.from_environment({**given, **flags})
+CHOSEN = options(BASE)
 
 
 def test_capabilities_are_what_the_holder_keeps() -> None:
@@ -59,39 +54,34 @@ def test_the_next_pod_can_stand_beside_the_old_one() -> None:
 
 
 def test_the_options_are_accepted() -> None:
-    chosen = options()
-    check_options(chosen)
-    assert chosen.kubernetes and chosen.take_over and chosen.loop == "epoll"
-    known = set(Options().to_environment())
-    assert environment(BASE).keys() <= known
+    check_options(CHOSEN)
+    assert CHOSEN.kubernetes and CHOSEN.take_over and CHOSEN.loop == "epoll"
+    assert {item["name"] for item in EDGE["env"]} <= Options().to_environment().keys()
 
 
 def test_what_is_mounted_is_what_the_options_name() -> None:
     places = {item["name"]: item["mountPath"] for item in EDGE["volumeMounts"]}
-    chosen = options()
-    assert (places["run"], places["state"]) == (chosen.run_dir, chosen.state_dir)
+    assert (places["run"], places["state"]) == (CHOSEN.run_dir, CHOSEN.state_dir)
     assert places["bpf"] == privileges.BPFFS
 
 
 def test_probes_ask_the_admin_api() -> None:
     for probe in ("readinessProbe", "livenessProbe"):
         asked = EDGE[probe]["httpGet"]
-        assert f"{asked['host']}:{asked['port']}" == options().admin
+        assert f"{asked['host']}:{asked['port']}" == CHOSEN.admin
 
 
 def test_a_pod_that_ends_has_its_grace_period() -> None:
-    chosen = options()
-    assert POD["terminationGracePeriodSeconds"] >= chosen.drain_delay + chosen.grace_period + 15
+    assert POD["terminationGracePeriodSeconds"] >= CHOSEN.drain_delay + CHOSEN.grace_period + 15
 
 
 def test_the_class_and_the_webhook_are_those_of_the_options() -> None:
-    chosen = options()
-    shown = one(BASE, "IngressClass", chosen.ingress_class)
-    assert shown["spec"]["controller"] == chosen.controller_class
-    service = one(BASE, "Service", chosen.webhook_service)
-    assert chosen.webhook.rpartition(":")[2] == str(service["spec"]["ports"][0]["targetPort"])
+    shown = one(BASE, "IngressClass", CHOSEN.ingress_class)
+    assert shown["spec"]["controller"] == CHOSEN.controller_class
+    service = one(BASE, "Service", CHOSEN.webhook_service)
+    assert CHOSEN.webhook.rpartition(":")[2] == str(service["spec"]["ports"][0]["targetPort"])
     hook = one(BASE, "ValidatingWebhookConfiguration")["webhooks"][0]["clientConfig"]
-    assert hook["service"]["name"] == chosen.webhook_service
+    assert hook["service"]["name"] == CHOSEN.webhook_service
     assert hook.keys() == {"service"}, "an apply would undo what the leader has written"
 
 

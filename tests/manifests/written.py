@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from edge.options import Options
 from tests.kube.build import programs
 
 ROOT = Path(__file__).parents[2]
@@ -78,12 +79,12 @@ def container(objects: tuple[Object, ...] | list[Object], name: str = "edge") ->
     return dict(found)
 
 
-def environment(objects: tuple[Object, ...] | list[Object]) -> dict[str, str]:
-    """What EDGE_* variables a Pod has; those of the downward API hold their field's path."""
-    return {
-        item["name"]: item["value"] if "value" in item else item["valueFrom"]["fieldRef"]["fieldPath"]
-        for item in container(objects)["env"]
-    }
+def options(objects: tuple[Object, ...] | list[Object]) -> Options:
+    """Read the options of a Pod; what the downward API gives is left out."""
+    box = container(objects)
+    given = {item["name"]: item["value"] for item in box["env"] if "value" in item}
+    flags = [word[2:].replace("-", "_").upper() for word in box["args"] if word.startswith("--")]
+    return Options.from_environment(given | {f"EDGE_{flag}": "1" for flag in flags})
 
 
 def normal(objects: tuple[Object, ...] | list[Object]) -> dict[str, Object]:
