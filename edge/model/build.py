@@ -274,6 +274,13 @@ class ModelBuilder:
             findings,
         )
 
+    def serves(self, namespace: str, name: str) -> bool | None:
+        """Say whether anything of an Ingress is served; None: it is not ours, or not there."""
+        reading = self._readings.get((namespace, name))
+        if reading is None:
+            return None
+        return any(self._claims.get(wish.identity, [None])[0] is wish for wish in reading.routes)
+
     # ---- the rest --------------------------------------------------------------------------
 
     def _read_policies(self, store: ResourceStore) -> None:

@@ -160,8 +160,17 @@ def test_annotations_travel_with_the_renewal() -> None:
     run(story())
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", [0, 1])
 def test_two_never_act_together(seed: int) -> None:
+    assert candidates_who_led(seed, 300) >= 1
+
+
+@pytest.mark.slow
+def test_two_never_act_together_for_hours() -> None:
+    assert all(candidates_who_led(seed, 1800) >= 3 for seed in range(2, 8))
+
+
+def candidates_who_led(seed: int, seconds: float) -> int:
     """Requests and answers that are late or lost, machines that stand still, an API server that is away."""
     dice = random.Random(seed)
 
@@ -175,7 +184,7 @@ def test_two_never_act_together(seed: int) -> None:
         all_of_them = [candidate(calls, f"c{number}", dice.random) for number in range(4)]
         tasks = [asyncio.create_task(one.run(forever)) for one in all_of_them]
         led = set()
-        ends = now() + 900
+        ends = now() + seconds
         while now() < ends:
             await asyncio.sleep(0.1)
             acting = [one.identity for one in all_of_them if one.acting()]
@@ -194,4 +203,4 @@ def test_two_never_act_together(seed: int) -> None:
             await end(task)
         return len(led)
 
-    assert run(story()) >= 2
+    return run(story())
