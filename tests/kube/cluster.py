@@ -21,24 +21,24 @@ import atexit
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-from tests.e2e.lab import inside, wait_for
+from tests.e2e.lab import wait_for
 from tests.kube import build, images, keys, network
-from tests.kube.api import KubeError, Object
 from tests.kube.control import Control
+from tests.kube.kubernetes import Kubernetes, condition, going
 from tests.kube.node import Node
 from tests.kube.nodeinit import SYSCTLS
 from tests.kube.place import Place, PlaceError, sweep
 
+__all__ = ["Cluster", "condition", "going"]
 
-class Cluster:
+
+class Cluster(Kubernetes):
     """One Kubernetes; a context manager. `owner`: the process whose running one is used instead."""
 
     def __init__(self, nodes: int = 1, *, owner: int | None = None) -> None:
@@ -126,10 +126,6 @@ class Cluster:
 
     # ---- Using -------------------------------------------------------------------------------
 
-    def on(self, role: str) -> contextlib.AbstractContextManager[None]:
-        """Run a block in the network of `client`, `control` or a node (`n1`): this thread and its sockets."""
-        return inside(self.place.namespace(role))
-
     def load(self, archive: Path) -> None:
         """Import a docker-archive into every node, once; a node that boots later gets it too."""
         kept = images.add(self.place.run / "images", archive)
@@ -140,103 +136,11 @@ class Cluster:
             list(pool.map(lambda node: node.load(kept), self.nodes))
         self.loaded.add(key)
 
-    def kubectl(self, *arguments: object, give: str | None = None, check: bool = True) -> str:
-        """Run kubectl as admin; return its output. Errors: AssertionError with its words."""
-        done = self.run_as_admin("kubectl", arguments, give)
-        assert not check or done.returncode == 0, f"kubectl {arguments}: {done.stderr}"
-        return done.stdout if done.returncode == 0 else done.stderr
-
-    def run_as_admin(
-        self, name: str, arguments: tuple[object, ...], give: str | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        """Run `kubectl` or `helm` in the control namespace as admin."""
-        environment = os.environ | {
-            "KUBECONFIG": str(self.admin),
-            "KUBECACHEDIR": str(self.place.run / "kubectl"),
-            "HOME": str(self.place.run),
-        }
-        program = build.programs((name,))[name]
-        with self.on("control"):
-            return subprocess.run(
-                [str(program), *map(str, arguments)],
-                capture_output=True,
-                text=True,
-                input=give,
-                env=environment,
-                timeout=180,
-            )
-
-    def ready_pods(
-        self, namespace: str, selector: str, count: int | None = None, seconds: float = 60.0
-    ) -> list[Object]:
-        """Wait until `count` Pods (default: one a node) are Ready and no other is there; return them."""
-        wanted = len(self.nodes) if count is None else count
-
-        def found() -> list[Object] | None:
-            pods = self.api.list("v1", "Pod", namespace, selector)
-            good = [pod for pod in pods if condition(pod, "Ready") == "True" and not going(pod)]
-            return [*good, {}] if len(good) == len(pods) == wanted else None
-
-        try:
-            pods: list[Object] = self.wait(f"{wanted} Pods {selector}", found, seconds)
-            return pods[:-1]
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.explain(namespace, selector)}") from None
-
-    def wait(self, what: str, predicate: Callable[[], Any], seconds: float = 60.0) -> Any:
-        """Wait until a predicate holds; an API server that cannot be reached counts as not yet."""
-
-        def holds() -> Any:
-            try:
-                return predicate()
-            except KubeError as error:
-                if error.status not in (0, 404, 409, 429, 500, 503, 504):
-                    raise
-                return None
-
-        return wait_for(what, holds, seconds, 0.05)
-
-    def explain(self, namespace: str, selector: str) -> str:
-        """Return what an operator would look at when Pods do not come up."""
-        pods = self.kubectl("-n", namespace, "get", "pods", "-l", selector, "-o", "wide", check=False)
-        events = self.kubectl("-n", namespace, "get", "events", "--sort-by=.lastTimestamp", check=False)
-        logs = self.kubectl(
-            "-n", namespace, "logs", "-l", selector, "--tail=20", "--all-containers", check=False
-        )
-        return "\n".join((pods, *events.splitlines()[-15:], logs))
-
-    def takes_pods(self) -> bool:
-        """Say whether every node is Ready and without taints."""
-        nodes = self.api.list("v1", "Node")
-        good = [n for n in nodes if condition(n, "Ready") == "True" and not n["spec"].get("taints")]
-        return len(good) == self.count
-
-    def has_account(self) -> bool:
-        """Say whether Pods can be made: they need a service account and the CA's ConfigMap."""
-        with contextlib.suppress(KubeError):
-            self.api.get("v1", "ServiceAccount", "default", "default")
-            self.api.get("v1", "ConfigMap", "kube-root-ca.crt", "default")
-            return True
-        return False
-
 
 def machine_settings() -> set[tuple[str, str]]:
     """Return those sysctls of the machine that a kubelet would change."""
     paths = [path for path in (Path("/proc/sys", name) for name in SYSCTLS) if path.exists()]
     return {(str(path), path.read_text().strip()) for path in paths}
-
-
-def condition(thing: Object, kind: str) -> str:
-    """Return the status of a condition of an object, empty where it has none."""
-    for entry in thing.get("status", {}).get("conditions", []):
-        if entry["type"] == kind:
-            return str(entry["status"])
-    return ""
-
-
-def going(thing: Object) -> bool:
-    """Say whether an object is being deleted."""
-    return "deletionTimestamp" in thing["metadata"]
 
 
 def main() -> int:
