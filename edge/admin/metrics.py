@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from edge.controller.view import View
+from edge.controller.view import ADMISSION_BOUNDS, View
 from edge.dataplane.stats import CellTotals
 
 STATUS = ("1xx", "2xx", "3xx", "4xx", "5xx")
@@ -94,6 +94,7 @@ def render(view: View) -> str:
     _xdp(page, view)
     _controller(page, view)
     _state(page, view)
+    _admission(page, view)
     return page.text()
 
 
@@ -269,4 +270,38 @@ def _state(page: Page, view: View) -> None:
         "gauge",
         "How long objects have been served whose source is away or empty; 0 while it is there.",
         [({}, round(view.lost_s, 3))],
+    )
+
+
+def _admission(page: Page, view: View) -> None:
+    """Where the webhook serves; an instance without one has none of these."""
+    done = view.admission
+    if not done.certificate_ends:
+        return
+    page.family(
+        "edge_admission_reviews_total",
+        "counter",
+        "Objects that the admission webhook was asked about; passed: not ours to judge.",
+        [({"kind": kind, "verdict": verdict}, number) for (kind, verdict), number in done.reviews.items()],
+    )
+    page.family(
+        "edge_admission_errors_total",
+        "counter",
+        "Calls of the webhook that were answered with an error, by status.",
+        [({"code": str(status)}, number) for status, number in done.errors.items()],
+    )
+    name = "edge_admission_duration_seconds"
+    page.family(name, "histogram", "Time from a review to its answer.", [])
+    total = 0
+    for bound in ADMISSION_BOUNDS:
+        total += done.seconds[bound]
+        shown = "+Inf" if bound == float("inf") else f"{bound:g}"
+        page.add(sample(f"{name}_bucket", {"le": shown}, total))
+    page.add(sample(f"{name}_sum", {}, done.seconds_sum))
+    page.add(sample(f"{name}_count", {}, total))
+    page.family(
+        "edge_admission_certificate_end_seconds",
+        "gauge",
+        "When the certificate that the webhook serves ends, in seconds since 1970.",
+        [({}, done.certificate_ends)],
     )

@@ -18,14 +18,12 @@ import h11
 
 from edge.admin import dump, health, metrics
 from edge.admin.explain import Objects, Question, QuestionError, explain
+from edge.controller.listening import until_open
 from edge.controller.log import say
 from edge.controller.view import View
 from edge.errors import NativeError
-from edge.options import parse_address
 
 CONNECTIONS_MAX = 64
-BACKLOG = 128
-RETRY_S = 2.0  # whether an address that was taken is free
 HEAD_BYTES_MAX = 16384
 READ_S = 10.0  # for a request's head, or between two requests
 WRITE_S = 10.0
@@ -66,18 +64,8 @@ class AdminApi:
             self._late = asyncio.create_task(self._start_late(listening, place))
 
     async def _start_late(self, listening: socket.socket, place: str) -> None:
-        while True:
-            try:
-                if not listening.getsockname()[1]:
-                    listening.bind(parse_address(place, "--admin"))
-                listening.listen(BACKLOG)
-                break
-            except PermissionError:  # a port below 1024; the holder alone may
-                say(f"the admin API waits for the next start: no privilege to open {place} later")
-                return
-            except OSError:
-                pass
-            await asyncio.sleep(RETRY_S)
+        if not await until_open(listening, place, "--admin", "the admin API"):
+            return
         self._listening = await asyncio.start_server(self._serve, sock=listening, limit=HEAD_BYTES_MAX)
         say(f"the admin API is open on {place}")
         self._view.state.note("admin", f"the admin API is open on {place}, which was taken")

@@ -143,12 +143,12 @@ def read(body: bytes, scope: Scope) -> Question:
     if not scope(question.kind, request.namespace, labels):
         return question
     try:
-        place = {"name": name, "namespace": namespace or request.namespace}
+        place = {"name": name, "namespace": request.namespace if namespace in (None, "") else namespace}
         found = identify({"apiVersion": head.api_version, "kind": head.kind, "metadata": place})
     except Unknown as error:
         raise Malformed(f"request.object is {shown(str(error))}, and not what request.kind says") from error
     if isinstance(found, Problem):
-        ref = ObjectRef(question.kind, request.namespace, shown(request.name)[1:-1])
+        ref = ObjectRef(question.kind, shown(request.namespace)[1:-1], shown(request.name)[1:-1])
         return replace(question, problem=Diagnostic(ref, found.field, found.reason, found.message))
     if found[0] != question.kind:
         raise Malformed(f"request.object is {shown(found[0])}, and not what request.kind says")
@@ -226,7 +226,7 @@ def render(question: Question, answer: Answer) -> bytes:
             "message": message_of(answer.refused),
             "details": {
                 "causes": [
-                    {"reason": one.reason, "message": _ascii(one.message), "field": one.field}
+                    {"reason": one.reason, "message": plain(one.message), "field": one.field}
                     for one in answer.refused[:REFUSALS_SHOWN]
                 ]
             },
@@ -248,10 +248,11 @@ def message_of(refused: tuple[Diagnostic, ...]) -> str:
     return _cut("\n".join(lines), MESSAGE_BYTES_MAX)
 
 
-def _ascii(text: str) -> str:
+def plain(text: str) -> str:
+    """Shape: what stands outside of ASCII, half characters too, as escapes."""
     return text.encode("ascii", "backslashreplace").decode("ascii")
 
 
 def _cut(text: str, most: int) -> str:
-    plain = _ascii(text)
-    return plain if len(plain) <= most else f"{plain[: most - 3]}..."
+    short = plain(text)
+    return short if len(short) <= most else f"{short[: most - 3]}..."

@@ -9,7 +9,6 @@ Errors that a caller makes are answered in words; nothing that it sends ends us.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hmac
 import os
 import socket
@@ -377,5 +376,4 @@ def _log(question: review.Question, answer: review.Answer) -> None:
     dry = " (dry run)" if question.dry_run else ""
     user = shown(question.user)
     for one in answer.refused[: review.REFUSALS_SHOWN]:
-        with contextlib.suppress(UnicodeError):
-            say(f"admission: {question.operation} by {user}{dry} refused: {sentence(one)}")
+        say(review.plain(f"admission: {question.operation} by {user}{dry} refused: {sentence(one)}"))

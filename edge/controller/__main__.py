@@ -11,6 +11,7 @@ import gc
 import os
 import socket
 import sys
+from typing import TYPE_CHECKING
 
 from edge import privileges
 from edge.admin.server import AdminApi
@@ -21,7 +22,31 @@ from edge.dataplane.link import HolderLink
 from edge.errors import EdgeError, OptionError, SourceError
 from edge.options import Options
 
+if TYPE_CHECKING:
+    from edge.admission.service import AdmissionService
+    from edge.controller.view import View
+
 EXIT_HOPELESS = 78
+
+
+def open_webhook(options: Options, link: HolderLink, view: View) -> AdmissionService | None:
+    """Start the admission webhook, before the objects are there: until then it says so. Errors: EdgeError."""
+    if not options.webhook:
+        return None
+    # Here, so that a folder's instance pays no memory for it.
+    from edge.admission.service import AdmissionService
+    from edge.sources.api import Api
+
+    api = Api.of(options)
+    namespace = options.pod_namespace or api.namespace or "default"
+    webhook = AdmissionService(options, view, api, namespace)
+    link.on_succeeded = webhook.stop_accepting
+
+    def leads() -> bool:
+        return view.reporter is None or view.reporter.acting()
+
+    webhook.start(socket.socket(fileno=os.dup(link.holdings.webhook)), leads)
+    return webhook
 
 
 async def control(options: Options, end: socket.socket) -> None:
@@ -33,6 +58,7 @@ async def control(options: Options, end: socket.socket) -> None:
         controller = Controller(options, link)
         admin = AdminApi(controller.view)
         await admin.start(socket.socket(fileno=os.dup(link.holdings.admin)), options.admin)
+        webhook = open_webhook(options, link, controller.view)
         await controller.start()
         # Ten thousand objects that stay are a million for the collector to walk, each time for nothing.
         gc.collect()
@@ -40,6 +66,8 @@ async def control(options: Options, end: socket.socket) -> None:
         gc.enable()
         await controller.run()
         await admin.close()
+        if webhook is not None:
+            await webhook.close()
     finally:
         link.close()
 

@@ -31,6 +31,7 @@ from edge.errors import EdgeError, NativeError, PublishError, SourceError, XdpEr
 from edge.model.build import ModelBuilder, listeners_of, settings_of
 from edge.model.certificates import given_certificate
 from edge.model.diagnostics import Diagnostic, ObjectRef
+from edge.model.judge import Judge
 from edge.model.types import Certificate, Model, Transport
 from edge.options import Options
 from edge.resources.kinds import RESOLVED_NAME
@@ -328,7 +329,11 @@ class Controller:
         version = self._version
         self._slots.release(self._served)  # here and not when it is heard: a thread may be compiling then
         if len(self._changed) > LARGE or self._builder is None:
-            model, snapshot = await asyncio.to_thread(self._compile, version)
+            self.view.model_rests.clear()
+            try:
+                model, snapshot = await asyncio.to_thread(self._compile, version)
+            finally:
+                self.view.model_rests.set()
         else:
             model, snapshot = self._compile(version)
         if self._vips is not None:
@@ -412,6 +417,7 @@ class Controller:
         )
         self._changed = set()
         self.view.upstreams = self._builder.upstreams
+        self.view.judge = Judge(self._builder, self._store)
         self._names.want(self._builder.upstreams.external_names())
         return model
 

@@ -46,6 +46,9 @@ class ReporterView(Protocol):
     def describe(self) -> Mapping[str, Any]:
         """Shape: who leads, what was written, what waits."""
 
+    def acting(self) -> bool:
+        """Say whether this instance may write what only the leader writes."""
+
 
 @dataclass(slots=True)
 class Admission:

@@ -128,3 +128,20 @@ def test_what_the_holder_counts_and_the_state(view: View, monkeypatch: pytest.Mo
     assert 50 <= found["edge_source_lost_seconds"] < 100
     view.lost_since = None
     assert samples(render(view))["edge_source_lost_seconds"] == 0
+
+
+def test_the_webhook_where_it_serves(view: View) -> None:
+    assert "edge_admission" not in render(view)
+    done = view.admission
+    done.certificate_ends = 2e9
+    done.reviews["Ingress", "refused"] += 2
+    done.errors[401] += 1
+    for seconds in (0.0001, 0.02, 30.0):
+        done.took(seconds)
+    found = samples(render(view))
+    assert found['edge_admission_reviews_total{kind="Ingress",verdict="refused"}'] == 2
+    assert found['edge_admission_errors_total{code="401"}'] == 1
+    assert found['edge_admission_duration_seconds_bucket{le="0.001"}'] == 1
+    assert found['edge_admission_duration_seconds_bucket{le="0.025"}'] == 2
+    assert found['edge_admission_duration_seconds_bucket{le="+Inf"}'] == 3
+    assert found["edge_admission_certificate_end_seconds"] == 2e9

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.admin import server
 from edge.admin.server import AdminApi
+from edge.controller import listening as late
 from edge.controller.keeper import Keeper
 from edge.controller.state import StateDirectory
 from edge.controller.view import View
@@ -151,7 +151,7 @@ def test_diagnostics_and_xdp(view: View) -> None:
 def test_an_address_that_is_taken_is_waited_for(
     view: View, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(server, "RETRY_S", 0.01)
+    monkeypatch.setattr(late, "RETRY_S", 0.01)
 
     async def story() -> None:
         taken = socket.create_server(("127.0.0.1", 0))
