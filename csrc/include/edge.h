@@ -234,6 +234,29 @@ int edge_image_build(const uint8_t *fragments, size_t bytes,
                      struct edge_error *err);
 void edge_image_free(struct edge_image *image);
 
+/* A builder keeps objects between images: what did not change is not read again, and the same
+ * objects give the same bytes as edge_image_build(). After an error it can only be closed.
+ * Thread: one at a time; touches no worker. */
+struct edge_builder;
+int edge_builder_open(struct edge_builder **builder);
+void edge_builder_close(struct edge_builder *builder);
+
+/* Take in fragments, copied. A slot that is taken must be dropped first.
+ * Errors: as edge_image_build(); err->index is edge_builder_number() of the fragment. */
+int edge_builder_put(struct edge_builder *builder, const uint8_t *fragments, size_t bytes,
+                     struct edge_error *err);
+
+/* Let go of what is in a slot of ROUTE, UPSTREAM or ENDPOINTS, or of all LISTENERs or CERTIFICATEs,
+ * which stand in the order in which they were put; their numbers count from 0. */
+void edge_builder_drop(struct edge_builder *builder, uint32_t kind, uint32_t slot);
+
+/* Lay out a full image, checked. Owns: out->bytes is the builder's, until the next call. */
+int edge_builder_image(struct edge_builder *builder, const struct edge_build_options *options,
+                       struct edge_image *out, struct edge_error *err);
+
+/* What errors name a fragment by. Thread: any. */
+uint32_t edge_builder_number(uint32_t kind, uint32_t slot);
+
 /* The one validator. After EDGE_OK every offset, count, index and text in the image can be used
  * unchecked. Borrowed bytes, 8-byte aligned. Thread: any. Errors: all but NOMEM. */
 int edge_image_check(const uint8_t *bytes, size_t size, struct edge_error *err);

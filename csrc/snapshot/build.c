@@ -1,4 +1,4 @@
-/* Fragments -> image: upstreams, listeners, and the sections put one behind the other and sealed.
+/* Fragments -> image: objects kept and let go, sections laid out, put one behind the other, sealed.
  *
  * Called by the controller through cffi, with bytes that edge/dataplane/tables.py encoded; never
  * by the data plane. What a value may be is decided by check.c alone, which runs over the result:
@@ -9,137 +9,136 @@
 #include "base/error.h"
 #include "snapshot/builder.h"
 
-static int upstream_slot(struct builder *builder, struct item item, uint32_t slot,
-                         struct item *by_slot)
+static size_t fragment_bytes_min(uint32_t kind)
 {
-    if (slot >= EDGE_UPSTREAM_SLOTS)
-        return builder_refuse(builder, item, EDGE_ERR_LIMIT, "slot", "over the limit");
-    if (by_slot[slot].head != NULL)
-        return builder_refuse(builder, item, EDGE_ERR_INVALID, "slot", "given twice");
-    by_slot[slot] = item;
-    return EDGE_OK;
+    static const size_t bytes[] = {
+        [EDGE_FRAGMENT_LISTENER] = sizeof(struct edge_fragment_listener),
+        [EDGE_FRAGMENT_ROUTE] = sizeof(struct edge_fragment_route),
+        [EDGE_FRAGMENT_UPSTREAM] = sizeof(struct edge_fragment_upstream),
+        [EDGE_FRAGMENT_ENDPOINTS] = sizeof(struct edge_fragment_endpoints),
+        [EDGE_FRAGMENT_CERTIFICATE] = sizeof(struct edge_fragment_certificate),
+    };
+    return kind < sizeof(bytes) / sizeof(bytes[0]) ? bytes[kind] : 0;
 }
 
-static int put_endpoints(struct builder *builder, struct item item,
-                         struct edge_image_upstream *upstream)
-{
-    const struct edge_fragment_endpoints *fragment = (const void *)item.head;
-    const void *array;
-    struct edge_image_endpoint *copy;
+/* ---- Objects ---- */
 
-    BUILDER_TRY(builder_array(builder, item, fragment->endpoints_offset, fragment->endpoint_count,
-                              sizeof(*copy), "endpoints_offset", &array));
-    copy = builder_append(builder, EDGE_SECTION_ENDPOINT, fragment->endpoint_count, item.number);
+static int keep_whole(struct edge_builder *builder, struct item item)
+{
+    struct items *items = &builder->items[item.head->kind];
+    void *copy, *grown = realloc(items->at, (items->count + (size_t)1) * sizeof(item));
+
+    if (grown == NULL)
+        return builder_no_memory(builder);
+    items->at = grown;
+    copy = malloc(item.head->bytes);
     if (copy == NULL)
         return builder_no_memory(builder);
-    upstream->endpoint_count = fragment->endpoint_count;
-    memcpy(copy, array, fragment->endpoint_count * sizeof(*copy));
-    for (uint32_t i = 0; i < fragment->endpoint_count; i++)
-        BUILDER_TRY(builder_move_text(builder, item, &copy[i].zone, "zone"));
+    memcpy(copy, item.head, item.head->bytes);
+    items->at[items->count++] = (struct item){copy, item.number};
+    if (item.head->kind == EDGE_FRAGMENT_CERTIFICATE)
+        return builder_keep_names(builder, items->at[items->count - 1]);
     return EDGE_OK;
 }
 
-/* By slot, so that the same objects give the same bytes whatever the order of fragments was. */
-static int put_upstreams(struct builder *builder, struct item *upstreams, struct item *endpoints,
-                         uint32_t slots)
+static void drop_whole(struct edge_builder *builder, uint32_t kind)
 {
-    const struct items *given = &builder->items[EDGE_FRAGMENT_UPSTREAM];
+    struct items *items = &builder->items[kind];
 
-    for (uint32_t i = 0; i < given->count; i++)
-        BUILDER_TRY(upstream_slot(
-            builder, given->at[i],
-            ((const struct edge_fragment_upstream *)given->at[i].head)->upstream.slot, upstreams));
-    given = &builder->items[EDGE_FRAGMENT_ENDPOINTS];
-    for (uint32_t i = 0; i < given->count; i++) {
-        uint32_t slot = ((const struct edge_fragment_endpoints *)given->at[i].head)->upstream_slot;
-        BUILDER_TRY(upstream_slot(builder, given->at[i], slot, endpoints));
-        if (upstreams[slot].head == NULL)
-            return builder_refuse(builder, given->at[i], EDGE_ERR_REFERENCE, "upstream_slot",
-                                  "no such upstream");
-    }
-    for (uint32_t slot = 0; slot < slots; slot++) {
-        struct edge_image_upstream copy, *entry;
-        if (upstreams[slot].head == NULL)
-            continue;
-        copy = ((const struct edge_fragment_upstream *)upstreams[slot].head)->upstream;
-        if (copy.first_endpoint != 0 || copy.endpoint_count != 0)
-            return builder_refuse(builder, upstreams[slot], EDGE_ERR_INVALID, "endpoint_count",
-                                  "must be zero");
-        copy.first_endpoint = builder->section[EDGE_SECTION_ENDPOINT].count;
-        BUILDER_TRY(builder_move_text(builder, upstreams[slot], &copy.name, "name"));
-        if (endpoints[slot].head != NULL)
-            BUILDER_TRY(put_endpoints(builder, endpoints[slot], &copy));
-        entry = builder_append(builder, EDGE_SECTION_UPSTREAM, 1, upstreams[slot].number);
-        if (entry == NULL)
-            return builder_no_memory(builder);
-        *entry = copy;
-    }
-    return EDGE_OK;
+    for (uint32_t i = 0; i < items->count; i++)
+        free((void *)(uintptr_t)items->at[i].head);
+    free(items->at);
+    *items = (struct items){.at = NULL};
 }
 
-/* Above all slots that are given, as far as there may be any. */
-static uint32_t slots_needed(const struct builder *builder)
-{
-    const struct items *upstreams = &builder->items[EDGE_FRAGMENT_UPSTREAM];
-    const struct items *endpoints = &builder->items[EDGE_FRAGMENT_ENDPOINTS];
-    uint32_t needed = 0;
-
-    for (uint32_t i = 0; i < upstreams->count; i++) {
-        uint32_t slot =
-            ((const struct edge_fragment_upstream *)upstreams->at[i].head)->upstream.slot;
-        if (slot < EDGE_UPSTREAM_SLOTS && slot >= needed)
-            needed = slot + 1;
-    }
-    for (uint32_t i = 0; i < endpoints->count; i++) {
-        uint32_t slot =
-            ((const struct edge_fragment_endpoints *)endpoints->at[i].head)->upstream_slot;
-        if (slot < EDGE_UPSTREAM_SLOTS && slot >= needed)
-            needed = slot + 1;
-    }
-    return needed;
-}
-
-static int put_all_upstreams(struct builder *builder)
-{
-    const uint32_t needed = slots_needed(builder);
-    struct item *slots = calloc(2 * (size_t)needed + 1, sizeof(*slots));
-    int rc = slots == NULL ? builder_no_memory(builder)
-                           : put_upstreams(builder, slots, slots + needed, needed);
-
-    free(slots);
-    return rc;
-}
-
-static uint32_t domain_number(const struct edge_fragment *head)
+static uint32_t slot_of(const struct edge_builder *builder, const struct edge_fragment *head)
 {
     switch (head->kind) {
-    case EDGE_FRAGMENT_LISTENER:
-        return ((const struct edge_fragment_listener *)head)->domain;
     case EDGE_FRAGMENT_ROUTE:
-        return ((const struct edge_fragment_route *)head)->domain;
+        return ((const struct edge_fragment_route *)(const void *)head)->route.slot;
+    case EDGE_FRAGMENT_UPSTREAM:
+        return ((const struct edge_fragment_upstream *)(const void *)head)->upstream.slot;
+    case EDGE_FRAGMENT_ENDPOINTS:
+        return ((const struct edge_fragment_endpoints *)(const void *)head)->upstream_slot;
     default:
-        return ((const struct edge_fragment_certificate *)head)->domain;
+        return builder->items[head->kind].count;
     }
 }
 
-/* Every domain gets a host table and a server name table, so both have its index. */
-static int find_domains(struct builder *builder)
+static int put(struct edge_builder *builder, struct item item)
 {
-    static const uint32_t kinds[] = {EDGE_FRAGMENT_LISTENER, EDGE_FRAGMENT_ROUTE,
-                                     EDGE_FRAGMENT_CERTIFICATE};
+    if (builder->by_slot)
+        item.number = edge_builder_number(item.head->kind, slot_of(builder, item.head));
+    switch (item.head->kind) {
+    case EDGE_FRAGMENT_ROUTE:
+        return builder_put_route(builder, item);
+    case EDGE_FRAGMENT_UPSTREAM:
+        return builder_put_upstream(builder, item);
+    case EDGE_FRAGMENT_ENDPOINTS:
+        return builder_put_endpoints(builder, item);
+    default:
+        return keep_whole(builder, item);
+    }
+}
 
-    for (uint32_t k = 0; k < sizeof(kinds) / sizeof(kinds[0]); k++) {
-        const struct items *given = &builder->items[kinds[k]];
-        for (uint32_t i = 0; i < given->count; i++) {
-            struct domain *domain;
-            BUILDER_TRY(
-                builder_domain(builder, given->at[i], domain_number(given->at[i].head), &domain));
-        }
+static int put_all(struct edge_builder *builder, const uint8_t *fragments, size_t bytes,
+                   uint32_t kind)
+{
+    size_t at = 0;
+
+    if ((uintptr_t)fragments % 8 != 0)
+        return error_set(builder->err, EDGE_ERR_INVALID, "fragments must start at a multiple of 8");
+    if (bytes > 2 * (size_t)EDGE_IMAGE_BYTES_MAX)
+        return error_set(builder->err, EDGE_ERR_LIMIT, "%zu bytes of fragments", bytes);
+    while (at < bytes) {
+        struct item item = {(const void *)(fragments + at), builder->next_number++};
+        if (bytes - at < sizeof(*item.head) || item.head->bytes > bytes - at)
+            return builder_refuse(builder, item, EDGE_ERR_TRUNCATED, "bytes",
+                                  "the fragment is cut off");
+        if (fragment_bytes_min(item.head->kind) == 0)
+            return builder_refuse(builder, item, EDGE_ERR_INVALID, "kind",
+                                  "unknown kind of fragment");
+        if (item.head->bytes < fragment_bytes_min(item.head->kind) || item.head->bytes % 8 != 0)
+            return builder_refuse(builder, item, EDGE_ERR_INVALID, "bytes",
+                                  "a size that cannot be");
+        if (kind == EDGE_IMAGE_PATCH && item.head->kind != EDGE_FRAGMENT_UPSTREAM &&
+            item.head->kind != EDGE_FRAGMENT_ENDPOINTS)
+            return builder_refuse(builder, item, EDGE_ERR_INVALID, "kind",
+                                  "not allowed in a patch");
+        BUILDER_TRY(put(builder, item));
+        at += item.head->bytes;
     }
     return EDGE_OK;
 }
 
-static int put_listeners(struct builder *builder)
+/* ---- Layout ---- */
+
+static int find_domains(struct edge_builder *builder)
+{
+    const struct items *listeners = &builder->items[EDGE_FRAGMENT_LISTENER];
+    const struct items *certificates = &builder->items[EDGE_FRAGMENT_CERTIFICATE];
+    struct domain *domain;
+
+    /* Every domain gets a host table and a server name table, so both have its index. */
+    for (uint32_t i = 0; i < listeners->count; i++)
+        BUILDER_TRY(builder_domain(
+            builder, listeners->at[i],
+            ((const struct edge_fragment_listener *)(const void *)listeners->at[i].head)->domain,
+            &domain));
+    for (uint32_t i = 0; i < builder->host_count; i++)
+        BUILDER_TRY(builder_domain(builder,
+                                   (struct item){.number = builder->hosts[i]->routes[0]->number},
+                                   builder->hosts[i]->domain, &domain));
+    for (uint32_t i = 0; i < certificates->count; i++)
+        BUILDER_TRY(builder_domain(
+            builder, certificates->at[i],
+            ((const struct edge_fragment_certificate *)(const void *)certificates->at[i].head)
+                ->domain,
+            &domain));
+    return EDGE_OK;
+}
+
+static int lay_listeners(struct edge_builder *builder)
 {
     const struct items *given = &builder->items[EDGE_FRAGMENT_LISTENER];
 
@@ -176,7 +175,23 @@ static uint64_t align(uint64_t bytes)
     return (bytes + 63) & ~UINT64_C(63);
 }
 
-static int assemble(struct builder *builder, struct edge_image *out)
+/* The memory of the last image, if the next one fits. */
+static int image_room(struct edge_builder *builder, uint64_t bytes)
+{
+    struct edge_image *image = &builder->image;
+
+    if (image->bytes == NULL || builder->image_room < bytes) {
+        edge_image_free(image);
+        builder->image_room = align(bytes + bytes / 8);
+        image->bytes = aligned_alloc(64, builder->image_room);
+        if (image->bytes == NULL)
+            return builder_no_memory(builder);
+    }
+    image->size = bytes;
+    return EDGE_OK;
+}
+
+static int assemble(struct edge_builder *builder)
 {
     const struct edge_build_options *options = builder->options;
     struct edge_image_header header = {
@@ -188,6 +203,7 @@ static int assemble(struct builder *builder, struct edge_image *out)
         .section_count = EDGE_SECTION_COUNT - 1,
     };
     uint64_t at = align(sizeof(header));
+    uint8_t *bytes;
 
     memcpy(header.routes_digest, options->routes_digest, sizeof(header.routes_digest));
     memcpy(header.endpoints_digest, options->endpoints_digest, sizeof(header.endpoints_digest));
@@ -202,26 +218,27 @@ static int assemble(struct builder *builder, struct edge_image *out)
     if (at > EDGE_IMAGE_BYTES_MAX)
         return error_set(builder->err, EDGE_ERR_LIMIT, "the image would be too large");
     header.total_bytes = at;
-    out->bytes = aligned_alloc(64, at);
-    if (out->bytes == NULL)
-        return builder_no_memory(builder);
-    out->size = at;
-    memset(out->bytes, 0, at);
-    memcpy(out->bytes, &header, sizeof(header));
-    for (uint32_t i = 1; i < EDGE_SECTION_COUNT; i++)
-        if (builder->section[i].count > 0)
-            memcpy(out->bytes + header.section[i].offset, builder->section[i].bytes,
-                   (size_t)builder->section[i].count * image_entry_bytes(i));
-    builder_order_paths(out->bytes);
-    edge_image_seal(out->bytes, at);
+    BUILDER_TRY(image_room(builder, at));
+    bytes = builder->image.bytes;
+    memset(bytes, 0, align(sizeof(header)));
+    memcpy(bytes, &header, sizeof(header));
+    for (uint32_t i = 1; i < EDGE_SECTION_COUNT; i++) {
+        const size_t size = (size_t)builder->section[i].count * image_entry_bytes(i);
+        uint8_t *section = bytes + header.section[i].offset;
+        if (size > 0)
+            memcpy(section, builder->section[i].bytes, size);
+        memset(section + size, 0, align(size) - size);
+    }
+    builder_order_paths(builder);
+    edge_image_seal(bytes, at);
     return EDGE_OK;
 }
 
 /* The check speaks of entries; the caller knows fragments. */
-static int check_result(struct builder *builder, const struct edge_image *image)
+static int check_result(struct edge_builder *builder)
 {
     struct edge_error found = {0};
-    int rc = edge_image_check(image->bytes, image->size, &found);
+    int rc = edge_image_check(builder->image.bytes, builder->image.size, &found);
 
     if (rc == EDGE_OK)
         return EDGE_OK;
@@ -235,48 +252,150 @@ static int check_result(struct builder *builder, const struct edge_image *image)
     return rc;
 }
 
-static int build(struct builder *builder, const uint8_t *fragments, size_t bytes,
-                 struct edge_image *out)
+/* Nothing is laid out yet. */
+static int begin(struct edge_builder *builder)
 {
-    BUILDER_TRY(builder_collect(builder, fragments, bytes));
+    struct atoms *all[] = {&builder->texts, &builder->objects, &builder->actions,
+                           &builder->conditions, &builder->lists};
+
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+        atoms_unplace(all[i]);
+    for (uint32_t i = 0; i < EDGE_SECTION_COUNT; i++)
+        builder->section[i].count = 0;
+    builder->domain_count = 0;
+    if (!builder->has_patterns)
+        return EDGE_OK;
+    BUILDER_TRY(builder_room(builder, &builder->patterns, &builder->pattern_room,
+                             builder->texts.count, sizeof(uint32_t)));
+    memset(builder->patterns, 0, builder->pattern_room * sizeof(uint32_t));
+    return EDGE_OK;
+}
+
+static int lay_out(struct edge_builder *builder)
+{
+    const struct edge_build_options *options = builder->options;
+
+    if ((options->kind != EDGE_IMAGE_FULL && options->kind != EDGE_IMAGE_PATCH) ||
+        options->reserved != 0)
+        return error_set(builder->err, EDGE_ERR_INVALID, "unknown kind of image");
+    BUILDER_TRY(builder_settle_hosts(builder));
+    BUILDER_TRY(begin(builder));
     BUILDER_TRY(find_domains(builder));
-    BUILDER_TRY(put_all_upstreams(builder));
-    if (builder->options->kind == EDGE_IMAGE_FULL) {
-        BUILDER_TRY(builder_put_server_names(builder));
-        BUILDER_TRY(builder_put_hosts(builder));
-        BUILDER_TRY(put_listeners(builder));
+    BUILDER_TRY(builder_lay_upstreams(builder));
+    if (options->kind == EDGE_IMAGE_FULL) {
+        BUILDER_TRY(builder_lay_server_names(builder));
+        BUILDER_TRY(builder_lay_hosts(builder));
+        BUILDER_TRY(lay_listeners(builder));
     }
-    BUILDER_TRY(assemble(builder, out));
-    return check_result(builder, out);
+    BUILDER_TRY(assemble(builder));
+    return check_result(builder);
+}
+
+/* ---- For callers ---- */
+
+uint32_t edge_builder_number(uint32_t kind, uint32_t slot)
+{
+    return kind << 24 | (slot & 0xffffff);
+}
+
+int edge_builder_open(struct edge_builder **out)
+{
+    *out = calloc(1, sizeof(**out));
+    if (*out == NULL)
+        return EDGE_ERR_NOMEM;
+    (*out)->by_slot = true;
+    return EDGE_OK;
+}
+
+static void release(struct edge_builder *builder)
+{
+    struct atoms *all[] = {&builder->texts,      &builder->objects, &builder->actions,
+                           &builder->conditions, &builder->lists,   &builder->host_keys};
+
+    builder_close_hosts(builder);
+    for (uint32_t slot = 0; slot < builder->upstream_slots; slot++)
+        free(builder->upstreams[slot].endpoints);
+    free(builder->upstreams);
+    for (uint32_t kind = 0; kind <= EDGE_FRAGMENT_CERTIFICATE; kind++)
+        drop_whole(builder, kind);
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+        atoms_close(all[i]);
+    for (uint32_t i = 0; i < EDGE_SECTION_COUNT; i++) {
+        free(builder->section[i].bytes);
+        free(builder->section[i].origin);
+    }
+    free(builder->patterns);
+    free(builder->placed_lists);
+    free(builder->host_of_entry);
+    edge_image_free(&builder->image);
+}
+
+void edge_builder_close(struct edge_builder *builder)
+{
+    if (builder != NULL)
+        release(builder);
+    free(builder);
+}
+
+int edge_builder_put(struct edge_builder *builder, const uint8_t *fragments, size_t bytes,
+                     struct edge_error *err)
+{
+    builder->err = err;
+    return put_all(builder, fragments, bytes, EDGE_IMAGE_FULL);
+}
+
+void edge_builder_drop(struct edge_builder *builder, uint32_t kind, uint32_t slot)
+{
+    switch (kind) {
+    case EDGE_FRAGMENT_ROUTE:
+        builder_drop_route(builder, slot);
+        break;
+    case EDGE_FRAGMENT_UPSTREAM:
+        builder_drop_upstream(builder, slot);
+        break;
+    case EDGE_FRAGMENT_ENDPOINTS:
+        builder_drop_endpoints(builder, slot);
+        break;
+    case EDGE_FRAGMENT_CERTIFICATE:
+        for (uint32_t i = 0; i < builder->items[kind].count; i++)
+            builder_forget_names(builder, builder->items[kind].at[i]);
+        drop_whole(builder, kind);
+        break;
+    case EDGE_FRAGMENT_LISTENER:
+        drop_whole(builder, kind);
+        break;
+    default:
+        break;
+    }
+}
+
+int edge_builder_image(struct edge_builder *builder, const struct edge_build_options *options,
+                       struct edge_image *out, struct edge_error *err)
+{
+    int rc;
+
+    builder->err = err;
+    builder->options = options;
+    rc = lay_out(builder);
+    *out = rc == EDGE_OK ? builder->image : (struct edge_image){0};
+    return rc;
 }
 
 int edge_image_build(const uint8_t *fragments, size_t bytes,
                      const struct edge_build_options *options, struct edge_image *out,
                      struct edge_error *err)
 {
-    struct builder builder = {.options = options, .err = err};
-    int rc;
+    struct edge_builder builder = {.options = options, .err = err};
+    int rc = put_all(&builder, fragments, bytes, options->kind);
 
+    if (rc == EDGE_OK)
+        rc = lay_out(&builder);
     *out = (struct edge_image){0};
-    if ((uintptr_t)fragments % 8 != 0)
-        return error_set(err, EDGE_ERR_INVALID, "fragments must start at a multiple of 8");
-    if (bytes > 2 * (size_t)EDGE_IMAGE_BYTES_MAX)
-        return error_set(err, EDGE_ERR_LIMIT, "%zu bytes of fragments", bytes);
-    if ((options->kind != EDGE_IMAGE_FULL && options->kind != EDGE_IMAGE_PATCH) ||
-        options->reserved != 0)
-        return error_set(err, EDGE_ERR_INVALID, "unknown kind of image");
-    rc = build(&builder, fragments, bytes, out);
-    for (uint32_t i = 0; i < sizeof(builder.items) / sizeof(builder.items[0]); i++)
-        free(builder.items[i].at);
-    for (uint32_t i = 0; i < EDGE_SECTION_COUNT; i++) {
-        free(builder.section[i].bytes);
-        free(builder.section[i].origin);
-        free(builder.share[i].slots);
+    if (rc == EDGE_OK) {
+        *out = builder.image;
+        builder.image = (struct edge_image){0};
     }
-    free(builder.interned);
-    free(builder.intern_length);
-    if (rc != EDGE_OK)
-        edge_image_free(out);
+    release(&builder);
     return rc;
 }
 

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from edge.dataplane.link import FULL, PATCH, HolderLink
 from edge.dataplane.refusals import owner, refused_object
-from edge.dataplane.tables import Tables, sealed_memfd, secrets, subjects
+from edge.dataplane.tables import Tables, sealed_memfd, secrets, subject
 from edge.errors import PublishError
 from edge.model.diagnostics import Diagnostic, ObjectRef
 from edge.model.types import Address, Policy
@@ -78,26 +78,38 @@ class Publisher:
 
         Errors: PublishError, NativeError, XdpError; the running version stays.
         """
-        kind, image = self._encode(snapshot, change)
-        descriptors = [sealed_memfd("edge-image", image)]
-        if kind == FULL:
-            descriptors.append(sealed_memfd("edge-secrets", secrets(snapshot)))
-        wanted = (snapshot.policies, self.vips, self.local)
-        policed = wanted != self._policed and self.plane is not None
+        kind, image, size = self._encode(snapshot, change)
+        descriptors = [image]
         try:
-            prepared = self._link.prepare(snapshot.version, kind, tuple(descriptors), PATIENCE_S)
-            if policed and self.plane is not None:
-                refusal, _ = await asyncio.gather(
-                    prepared,
-                    asyncio.to_thread(self.plane.prepare, snapshot.version, self.vips, snapshot.policies),
-                )
-            else:
-                refusal = await prepared
+            if kind == FULL:
+                descriptors.append(sealed_memfd("edge-secrets", secrets(snapshot)))
+            return await self._agree(snapshot, kind, descriptors, size, before_commit)
         finally:
             for number in descriptors:
                 os.close(number)
+
+    async def _agree(
+        self,
+        snapshot: Snapshot,
+        kind: int,
+        descriptors: list[int],
+        size: int,
+        before_commit: Callable[[], Awaitable[None]],
+    ) -> PublishResult:
+        """Prepare and commit what was encoded."""
+        wanted = (snapshot.policies, self.vips, self.local)
+        policed = wanted != self._policed and self.plane is not None
+        prepared = self._link.prepare(snapshot.version, kind, tuple(descriptors), PATIENCE_S)
+        if policed and self.plane is not None:
+            refusal, _ = await asyncio.gather(
+                prepared,
+                asyncio.to_thread(self.plane.prepare, snapshot.version, self.vips, snapshot.policies),
+            )
+        else:
+            refusal = await prepared
         name = "full" if kind == FULL else "patch"
         if refusal:
+            image = os.pread(descriptors[0], size, 0)
             found = refused_object(snapshot, image, refusal.section, refusal.index)
             reason = refusal.reason or f"code {refusal.code}"
             if found is None:
@@ -105,15 +117,15 @@ class Publisher:
                 raise PublishError(
                     f"version {snapshot.version} was refused: {reason} {refusal.field}".strip()
                 )
-            return PublishResult(snapshot.version, name, len(image), blame(found, refusal.field, reason))
+            return PublishResult(snapshot.version, name, size, blame(found, refusal.field, reason))
         if policed and self.plane is not None:
             await self._judge(self.plane, wanted)
         await before_commit()  # opens sockets: no connection may come past the filter
         self._link.commit(snapshot.version)
         if policed and self.plane is not None:
             await asyncio.to_thread(self.plane.retire)
-        self._note(snapshot, kind, len(image))
-        return PublishResult(snapshot.version, name, len(image))
+        self._note(snapshot, kind, size)
+        return PublishResult(snapshot.version, name, size)
 
     async def police(self, snapshot: Snapshot) -> bool:
         """Publish to XDP alone: the data plane has nothing that would change. Shape: False if XDP neither.
@@ -136,12 +148,13 @@ class Publisher:
         if page is not None:
             self._link.heartbeat(page)
 
-    def _encode(self, snapshot: Snapshot, change: Change) -> tuple[int, bytes]:
+    def _encode(self, snapshot: Snapshot, change: Change) -> tuple[int, int, int]:
+        """Shape: kind, descriptor, size."""
         if self.running is not None and change.kind is ChangeKind.ENDPOINTS and self._patches < PATCHES_MAX:
             patch = self._tables.patch(self.running, snapshot)
             if patch and (not self._patches or self._fits(len(patch))):
-                return PATCH, patch
-        return FULL, self._tables.full(snapshot)
+                return PATCH, sealed_memfd("edge-image", patch), len(patch)
+        return FULL, *self._tables.full_memory(snapshot)
 
     def _fits(self, size: int) -> bool:
         return (self._patch_bytes + size) * PATCH_SHARE_MAX < self._full_bytes
@@ -157,8 +170,7 @@ class Publisher:
 
 def fragment_object(snapshot: Snapshot, index: int) -> ObjectRef | None:
     """Find the object behind a fragment that the image's build refused."""
-    made = subjects(snapshot)
-    return owner(made[index]) if 0 <= index < len(made) else None
+    return owner(subject(snapshot, index))
 
 
 def blame(found: ObjectRef, field: str, reason: str) -> Diagnostic:

@@ -1,22 +1,21 @@
 """Snapshot to bytes for the data plane: a full image, an endpoint patch, the secrets, sealed memory.
 
-Called by the controller's publishing and by `edge explain`. Each object is encoded once and kept by
-its slot, so that one changed object costs its own size; what the values may be is C's check alone.
+Called by the controller's publishing and by `edge explain`. Each object is encoded once and kept by the
+builder, so that one changed object costs its own size; what the values may be is C's check alone.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
 from edge.dataplane import fragments
 from edge.errors import NativeError
-from edge.model.ordered import alike
-from edge.model.types import Certificate, Listener, Route, UpstreamKey
-from edge.native import BuildOptions, build_image, check_secrets, ffi, lib
+from edge.model.ordered import Step, alike
+from edge.model.types import Certificate, Listener, Route
+from edge.native import BuildOptions, ImageBuilder, check_secrets, ffi, lib, place_of
 from edge.snapshot.diff import ChangeKind, compare
 from edge.snapshot.types import PlacedListener, PlacedRoute, PlacedUpstream, Snapshot
 
@@ -42,63 +41,51 @@ class _Cache(Generic[Key]):
             del self._kept[key]
 
 
-class _Row(Generic[Key]):
-    """The fragments of a row of objects, joined. An unchanged one is the same object in the next row.
-
-    What changed stands together as a rule (routes are in the order of their hosts): the bytes before it and
-    behind it are taken over as they are.
-    """
-
-    def __init__(self) -> None:
-        self._row: tuple[Key, ...] = ()
-        self._sizes: array[int] = array("I")  # of each fragment in _joined
-        self._joined = b""
-
-    def of(self, row: tuple[Key, ...], encode: Callable[[Key], bytes]) -> bytes:
-        old = self._row
-        if row is not old:
-            head, tail = alike(old, row)
-            gone = slice(head, len(old) - tail)
-            begin = place = sum(self._sizes[:head])
-            known: dict[int, bytes] = {}
-            for one, size in zip(old[gone], self._sizes[gone], strict=True):
-                known[id(one)] = self._joined[place : place + size]
-                place += size
-            fresh = [known.get(id(one)) or encode(one) for one in row[head : len(row) - tail]]
-            self._sizes[gone] = array("I", map(len, fresh))
-            self._joined = b"".join((self._joined[:begin], *fresh, self._joined[place:]))
-            self._row = row
-        return self._joined
-
-
 class Tables:
-    """Encodes snapshots, remembering the fragments of the last one."""
+    """Encodes snapshots. What is in the builder is kept in mind as the rows that were put there last."""
 
     def __init__(self) -> None:
-        self._listeners: _Cache[int] = _Cache()
-        self._routes: _Row[PlacedRoute] = _Row()
-        self._upstreams: _Row[PlacedUpstream] = _Row()
-        self._slots: dict[UpstreamKey, int] = {}
-        self._certificates: _Cache[bytes] = _Cache()
+        self._certificate_fragments: _Cache[bytes] = _Cache()
+        self._start()
+
+    def _start(self) -> None:
+        self._builder: ImageBuilder | None = None
+        self._listeners: tuple[PlacedListener, ...] = ()
+        self._routes: tuple[PlacedRoute, ...] = ()
+        self._upstreams: tuple[PlacedUpstream, ...] = ()
+        self._certificates: tuple[Certificate, ...] = ()
 
     def full(self, snapshot: Snapshot) -> bytes:
         """One whole image, checked.
 
-        Errors: NativeError; its index counts like ``subjects``.
+        Errors: NativeError; its index is what `subject` takes.
         """
+        return bytes(self._full(snapshot))
+
+    def full_memory(self, snapshot: Snapshot) -> tuple[int, int]:
+        """Shape: the same as a sealed memory file, which is the caller's to close, and its size."""
+        image = self._full(snapshot)
+        return sealed_memfd("edge-image", image), len(image)
+
+    def _full(self, snapshot: Snapshot) -> memoryview:
         options = BuildOptions(
             version=snapshot.version,
             routes_digest=snapshot.routes_digest,
             endpoints_digest=snapshot.endpoints_digest,
         )
-        image = build_image(b"".join(self._fragments(snapshot)), options)
-        self._certificates.keep_only(certificate.digest for certificate in snapshot.certificates)
-        return image
+        try:
+            if self._builder is None:
+                self._builder = ImageBuilder()
+            self._bring(self._builder, snapshot)
+            return self._builder.image(options)
+        except NativeError:
+            self._start()
+            raise
 
     def patch(self, old: Snapshot, new: Snapshot) -> bytes | None:
         """An image of the upstreams whose endpoints changed; None: more changed, send a full one.
 
-        Errors: NativeError.
+        Errors: NativeError; its index is what `subject` takes.
         """
         change = compare(old, new)
         if change.kind is ChangeKind.FULL or old.listeners != new.listeners:
@@ -110,49 +97,99 @@ class Tables:
             endpoints_digest=new.endpoints_digest,
             patch=True,
         )
+        builder = ImageBuilder()
+        builder.put(b"".join(_upstream(new.upstreams[key]) for key in change.upstreams))
+        return bytes(builder.image(options))
+
+    # ---- what changed ----------------------------------------------------------------------
+
+    def _bring(self, builder: ImageBuilder, snapshot: Snapshot) -> None:
+        """Make what the builder holds this snapshot. After an error it holds nobody knows what."""
+        if snapshot.listeners != self._listeners:
+            builder.drop(lib.EDGE_FRAGMENT_LISTENER)
+            builder.put(b"".join(map(fragments.listener_fragment, snapshot.listeners)))
+            self._listeners = snapshot.listeners
+        if self._bring_upstreams(builder, tuple(snapshot.upstreams.values())):
+            for placed in self._routes:  # slots were lost: routes name them
+                builder.drop(lib.EDGE_FRAGMENT_ROUTE, placed.slot.index)
+            self._routes = ()
+        gone, come = _difference(self._routes, snapshot.routes, snapshot.step)
+        for placed in gone:
+            builder.drop(lib.EDGE_FRAGMENT_ROUTE, placed.slot.index)
+        builder.put(b"".join([_route(placed, snapshot) for placed in come]))
+        self._routes = snapshot.routes
+        if snapshot.certificates != self._certificates:
+            builder.drop(lib.EDGE_FRAGMENT_CERTIFICATE)
+            builder.put(b"".join(map(self._certificate, snapshot.certificates)))
+            self._certificate_fragments.keep_only(one.digest for one in snapshot.certificates)
+            self._certificates = snapshot.certificates
+
+    def _bring_upstreams(self, builder: ImageBuilder, row: tuple[PlacedUpstream, ...]) -> bool:
+        """Shape: whether one stands in another slot than before."""
+        head, tail = alike(self._upstreams, row)
+        gone = {one.upstream.key: one for one in self._upstreams[head : len(self._upstreams) - tail]}
+        come = {one.upstream.key: one for one in row[head : len(row) - tail]}
+        moved = False
+        for key, old in gone.items():
+            new = come.get(key)
+            if new is old:
+                continue
+            builder.drop(lib.EDGE_FRAGMENT_ENDPOINTS, old.slot.index)
+            if new is None or new.slot != old.slot or new.upstream != old.upstream:
+                builder.drop(lib.EDGE_FRAGMENT_UPSTREAM, old.slot.index)
+            moved |= new is not None and new.slot.index != old.slot.index
         parts: list[bytes] = []
-        for key in change.upstreams:
-            parts.append(self._upstream(new.upstreams[key]))
-        return build_image(b"".join(parts), options)
-
-    def _fragments(self, snapshot: Snapshot) -> Iterator[bytes]:
-        for listener in snapshot.listeners:
-            yield self._listener(listener)
-        slots = {key: placed.slot.index for key, placed in snapshot.upstreams.items()}
-        if any(slots.get(key, slot) != slot for key, slot in self._slots.items()):
-            self._routes = _Row()  # slots were lost: routes name them
-        self._slots = slots
-        yield self._upstreams.of(tuple(snapshot.upstreams.values()), self._upstream)
-        yield self._routes.of(snapshot.routes, lambda placed: self._route(placed, snapshot))
-        for certificate in snapshot.certificates:
-            yield self._certificate(certificate)
-
-    def _listener(self, placed: PlacedListener) -> bytes:
-        return self._listeners.get(placed.slot.index, placed, lambda: fragments.listener_fragment(placed))
-
-    def _upstream(self, placed: PlacedUpstream) -> bytes:
-        policy = fragments.upstream_fragment(placed.slot, placed.upstream)
-        return policy + fragments.endpoints_fragment(placed)
-
-    def _route(self, placed: PlacedRoute, snapshot: Snapshot) -> bytes:
-        slots = [snapshot.upstreams[key].slot.index for key, _ in placed.route.references]
-        return fragments.route_fragment(placed, slots)
+        for key, new in come.items():
+            before = gone.get(key)
+            if before is new:
+                continue
+            if before is None or new.slot != before.slot or new.upstream != before.upstream:
+                parts.append(fragments.upstream_fragment(new.slot, new.upstream))
+            parts.append(fragments.endpoints_fragment(new))
+        builder.put(b"".join(parts))
+        self._upstreams = row
+        return moved
 
     def _certificate(self, certificate: Certificate) -> bytes:
-        return self._certificates.get(
+        return self._certificate_fragments.get(
             certificate.digest, certificate, lambda: fragments.certificate_fragment(certificate)
         )
 
 
-def subjects(snapshot: Snapshot) -> list[Listener | PlacedUpstream | Route | Certificate]:
-    """What each fragment of ``Tables.full`` was made from: a refusal's index points in here."""
-    result: list[Listener | PlacedUpstream | Route | Certificate] = []
-    result += [placed.listener for placed in snapshot.listeners]
-    for placed in snapshot.upstreams.values():
-        result += [placed, placed]
-    result += [route.route for route in snapshot.routes]
-    result += snapshot.certificates
-    return result
+def _difference(
+    old: tuple[PlacedRoute, ...], new: tuple[PlacedRoute, ...], step: Step[PlacedRoute] | None
+) -> tuple[Iterable[PlacedRoute], Iterable[PlacedRoute]]:
+    """Shape: the routes that are gone, and those that came. One that did not change is the same object."""
+    if old is new:
+        return (), ()
+    if step is not None and step.before is old:
+        return step.removed, step.added
+    before, after = set(map(id, old)), set(map(id, new))
+    return [one for one in old if id(one) not in after], [one for one in new if id(one) not in before]
+
+
+def _upstream(placed: PlacedUpstream) -> bytes:
+    policy = fragments.upstream_fragment(placed.slot, placed.upstream)
+    return policy + fragments.endpoints_fragment(placed)
+
+
+def _route(placed: PlacedRoute, snapshot: Snapshot) -> bytes:
+    slots = [snapshot.upstreams[key].slot.index for key, _ in placed.route.references]
+    return fragments.route_fragment(placed, slots)
+
+
+def subject(snapshot: Snapshot, number: int) -> Listener | PlacedUpstream | Route | Certificate | None:
+    """Find what the fragment was made from that a refusal's index names."""
+    kind, slot = place_of(number)
+    if kind == lib.EDGE_FRAGMENT_ROUTE:
+        return next((one.route for one in snapshot.routes if one.slot.index == slot), None)
+    if kind in (lib.EDGE_FRAGMENT_UPSTREAM, lib.EDGE_FRAGMENT_ENDPOINTS):
+        return next((one for one in snapshot.upstreams.values() if one.slot.index == slot), None)
+    if kind == lib.EDGE_FRAGMENT_LISTENER and slot < len(snapshot.listeners):
+        return snapshot.listeners[slot].listener
+    if kind == lib.EDGE_FRAGMENT_CERTIFICATE and slot < len(snapshot.certificates):
+        return snapshot.certificates[slot]
+    return None
 
 
 def secrets(snapshot: Snapshot) -> bytes:
@@ -194,7 +231,7 @@ def read_secrets(secrets: bytes) -> dict[bytes, bytes]:
     return found
 
 
-def sealed_memfd(name: str, content: bytes) -> int:
+def sealed_memfd(name: str, content: bytes | memoryview) -> int:
     """A memory file that nobody can change any more; the descriptor is the caller's to close.
 
     Errors: NativeError when there is no memory for it.

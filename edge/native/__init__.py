@@ -81,17 +81,22 @@ class BuildOptions:
     patch: bool = False
 
 
-def build_image(fragments: bytes, options: BuildOptions) -> bytes:
-    """Lay out concatenated fragments as one image.
-
-    Errors: NativeError; its index is the number of the fragment.
-    """
+def _given(options: BuildOptions) -> Any:
     given = ffi.new("struct edge_build_options *")
     given.kind = lib.EDGE_IMAGE_PATCH if options.patch else lib.EDGE_IMAGE_FULL
     given.version = options.version
     given.base_version = options.base_version
     given.routes_digest = options.routes_digest
     given.endpoints_digest = options.endpoints_digest
+    return given
+
+
+def build_image(fragments: bytes, options: BuildOptions) -> bytes:
+    """Lay out concatenated fragments as one image.
+
+    Errors: NativeError; its index is the number of the fragment.
+    """
+    given = _given(options)
     out = ffi.new("struct edge_image *")
     err = ffi.new("struct edge_error *")
     rc = lib.edge_image_build(ffi.from_buffer(fragments), len(fragments), given, out, err)
@@ -100,6 +105,41 @@ def build_image(fragments: bytes, options: BuildOptions) -> bytes:
         return bytes(ffi.buffer(out.bytes, out.size))
     finally:
         lib.edge_image_free(out)
+
+
+class ImageBuilder:
+    """Keeps objects between images, so that a change costs its own size. After an error: make another one.
+
+    Errors: NativeError; its index is what `place_of` reads.
+    """
+
+    def __init__(self) -> None:
+        out = ffi.new("struct edge_builder **")
+        check(lib.edge_builder_open(out), "making a builder")
+        self._builder = ffi.gc(out[0], lib.edge_builder_close)
+
+    def put(self, fragments: bytes) -> None:
+        """Take in concatenated fragments; their slots must be free."""
+        err = ffi.new("struct edge_error *")
+        rc = lib.edge_builder_put(self._builder, ffi.from_buffer(fragments), len(fragments), err)
+        check(rc, "reading fragments", err)
+
+    def drop(self, kind: int, slot: int = 0) -> None:
+        """Let go of what is in a slot; of all listeners, of all certificates."""
+        lib.edge_builder_drop(self._builder, kind, slot)
+
+    def image(self, options: BuildOptions) -> memoryview:
+        """Lay out all of it. Shape: the builder's own memory, until its next call."""
+        given = _given(options)
+        out = ffi.new("struct edge_image *")
+        err = ffi.new("struct edge_error *")
+        check(lib.edge_builder_image(self._builder, given, out, err), "building the image", err)
+        return memoryview(ffi.buffer(out.bytes, out.size)).toreadonly()
+
+
+def place_of(number: int) -> tuple[int, int]:
+    """Shape: kind and slot of the fragment that an error names; certificates and listeners count from 0."""
+    return number >> 24, number & 0xFFFFFF
 
 
 def _aligned(image: bytes) -> Any:

@@ -120,6 +120,7 @@ class SnapshotCompiler:
             certificates=model.certificates,
             policies=model.policies,
             diagnostics=(*model.diagnostics, *over),
+            step=self._placed.step,
         )
 
     # ---- upstreams -------------------------------------------------------------------------

@@ -5,9 +5,10 @@ Written once by compile.py, frozen, compared by version and digests; read by dat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edge.model.diagnostics import Diagnostic
+from edge.model.ordered import Step
 from edge.model.types import (
     Certificate,
     Endpoint,
@@ -55,7 +56,10 @@ class PlacedUpstream:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One version of everything. Digests are canonical: no slots, no history (design page §2)."""
+    """One version of everything. Digests are canonical: no slots, no history (design page §2).
+
+    ``step``: how the routes came from those of the version before, None where that is not told.
+    """
 
     version: int
     routes_digest: bytes
@@ -66,3 +70,4 @@ class Snapshot:
     certificates: tuple[Certificate, ...]
     policies: tuple[Policy, ...]
     diagnostics: tuple[Diagnostic, ...]
+    step: Step[PlacedRoute] | None = field(default=None, compare=False, repr=False)

@@ -4,6 +4,7 @@
  * 255 other values at every byte; else a spread sample.
  * links: base/error.c base/hash.c base/pattern.c snapshot/build.c snapshot/builder.c
  *  snapshot/build_hosts.c snapshot/build_names.c snapshot/build_paths.c snapshot/build_routes.c
+ *  snapshot/build_upstreams.c snapshot/atoms.c
  *  snapshot/check_names.c snapshot/check_paths.c snapshot/check_routes.c snapshot/image.c
  *  snapshot/path_index.c match/explain.c match/fields.c match/host.c match/path.c match/paths.c
  *  match/patterns.c match/matcher.c

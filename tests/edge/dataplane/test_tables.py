@@ -8,13 +8,14 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.dataplane import fragments, tables
-from edge.dataplane.tables import Tables, sealed_memfd, secrets, subjects
+from edge.dataplane.tables import Tables, sealed_memfd, secrets, subject
 from edge.errors import NativeError
 from edge.model.diagnostics import ObjectRef
+from edge.model.ordered import Step
 from edge.model.types import (
     Certificate,
     Delay,
@@ -160,7 +161,7 @@ def test_a_refusal_leads_to_its_object() -> None:
     with pytest.raises(NativeError) as caught:
         Tables().full(wrong)
     assert caught.value.field == "path"
-    assert subjects(wrong)[caught.value.index] is wrong.routes[1].route
+    assert subject(wrong, caught.value.index) is wrong.routes[1].route
 
 
 def test_secrets_hold_chains_and_keys() -> None:
@@ -194,21 +195,57 @@ def test_sealed_memory_cannot_change(memory: int) -> None:
         os.ftruncate(memory, 1)
 
 
-@given(st.lists(st.lists(st.integers(0, 12), unique=True, max_size=12), max_size=6))
-def test_a_row_is_what_its_parts_are(rows: list[list[int]]) -> None:
-    objects = [object() for _ in range(13)]
-    numbers = {id(one): number for number, one in enumerate(objects)}
-    row: tables._Row[object] = tables._Row()
-    encoded: list[int] = []
+OTHER = UpstreamKey("default", "other", "http")
+STATES = st.lists(
+    st.tuples(
+        st.lists(st.integers(0, 12), unique=True, max_size=12),  # routes
+        st.integers(0, 3),  # of which form
+        st.lists(st.sampled_from(["10.0.0.1", "10.0.0.2", "fd00::1"]), unique=True),
+        st.integers(3, 5),  # slot of the upstream
+        st.integers(0, 2),  # certificates
+        st.booleans(),  # another upstream
+    ),
+    min_size=1,
+    max_size=6,
+)
 
-    def encode(one: object) -> bytes:
-        encoded.append(numbers[id(one)])
-        return b"%d," % numbers[id(one)]
 
-    before: list[int] = []
-    for wanted in rows:
-        encoded.clear()
-        found = row.of(tuple(objects[number] for number in wanted), encode)
-        assert found == b"".join(b"%d," % number for number in wanted)
-        assert not set(encoded) & set(before[:1] if wanted[:1] == before[:1] else [])
-        before = wanted
+@settings(max_examples=50, deadline=None)
+@given(STATES)
+def test_whatever_came_before_the_image_is_that_of_new_tables(
+    states: list[tuple[list[int], int, list[str], int, int, bool]],
+) -> None:
+    kept = Tables()
+    for version, (numbers, form, endpoints, slot, certificates, another) in enumerate(states, 1):
+        routes = tuple(ROUTES[number][form if number % 3 == 0 else 0] for number in numbers)
+        made = snapshot(version, *endpoints, routes=routes)
+        upstreams = {KEY: replace(made.upstreams[KEY], slot=Slot(slot, version))}
+        if another:
+            upstreams[OTHER] = PlacedUpstream(Slot(3 if slot != 3 else 4, 1), Upstream(OTHER), ())
+        made = replace(made, upstreams=upstreams, certificates=made.certificates[:certificates])
+        assert kept.full(made) == Tables().full(made)
+
+
+ROUTES = [
+    [route(number, f"h{number % 4}.example", f"/{number}/{form}") for form in range(4)]
+    for number in range(13)
+]
+
+
+def test_after_a_refusal_the_next_image_is_whole() -> None:
+    kept = Tables()
+    kept.full(snapshot(1, "10.0.0.1"))
+    with pytest.raises(NativeError):
+        kept.full(snapshot(2, "10.0.0.1", routes=(route(0, "a.example", "no-slash"),)))
+    later = snapshot(3, "10.0.0.2", routes=(route(0, "a.example"), route(2, "c.example")))
+    assert kept.full(later) == Tables().full(later)
+
+
+def test_a_steps_routes_are_all_that_is_looked_at() -> None:
+    kept = Tables()
+    first = snapshot(1, "10.0.0.1")
+    kept.full(first)
+    come = route(2, "c.example")
+    routes = (first.routes[0], come)
+    later = replace(first, version=2, routes=routes, step=Step(first.routes, first.routes[1:], (come,)))
+    assert kept.full(later) == Tables().full(later)
