@@ -26,12 +26,14 @@ MESSAGES_A_TURN = 32
 SOON_S = 1.0  # a child that lived shorter than this is started again with a delay
 DELAY_FIRST_S = 0.1
 DELAY_MAX_S = 5.0
+# The last two: where a Pod finds the API server.
+KEPT = ("PATH", "LANG", "TZ", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT")
 GONE_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGPIPE, signal.SIGCHLD)
 
 
 def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
     """Shape: what a child may know of our environment, and what it is told."""
-    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TZ") if name in os.environ}
+    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     return {**kept, **extra, "EDGE_CONTROL_FD": str(CONTROL_DESCRIPTOR)}
 
 
