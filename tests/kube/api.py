@@ -5,6 +5,8 @@ A test's own client, so that the product's (edge/sources/api.py) is not judged b
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import http.client
 import json
 import ssl
@@ -31,14 +33,21 @@ class KubeError(Exception):
 
 
 class Kube:
-    """Requests with the token of a kubeconfig written by keys.py."""
+    """Requests as the user of a kubeconfig in JSON. An empty namespace is the machine's own."""
 
     def __init__(self, kubeconfig: Path, namespace: str) -> None:
         config = json.loads(kubeconfig.read_text())
-        place = config["clusters"][0]["cluster"]
+        place, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
         self.address = urlsplit(place["server"])
-        self.token = config["users"][0]["user"]["token"]
-        self.tls = ssl.create_default_context(cafile=place["certificate-authority"])
+        self.token = user.get("token")
+        if data := place.get("certificate-authority-data"):
+            self.tls = ssl.create_default_context(cadata=base64.b64decode(data).decode())
+        else:
+            self.tls = ssl.create_default_context(cafile=place["certificate-authority"])
+        if data := user.get("client-certificate-data"):
+            own = kubeconfig.with_suffix(".pem")
+            own.write_bytes(base64.b64decode(user["client-key-data"]) + b"\n" + base64.b64decode(data))
+            self.tls.load_cert_chain(own)
         self.namespace = namespace
         self.own = threading.local()
         self.resources: dict[str, dict[str, tuple[str, bool]]] = {}
@@ -70,7 +79,9 @@ class Kube:
         timeout: float = 10.0,
     ) -> bytes:
         """Send one request, return the bytes of its answer. Errors: KubeError."""
-        headers = {"Authorization": f"Bearer {self.token}", "Accept": "application/json"}
+        headers = {"Accept": "application/json"}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
         if body is not None:
             headers["Content-Type"] = content_type
         target = path + (f"?{urlencode(query, doseq=True)}" if query else "")
@@ -101,7 +112,7 @@ class Kube:
             connection = http.client.HTTPSConnection(
                 self.address.hostname, self.address.port, context=self.tls, timeout=timeout
             )
-            with inside(self.namespace):
+            with inside(self.namespace) if self.namespace else contextlib.nullcontext():
                 connection.connect()
             self.own.connection = connection
         connection.sock.settimeout(timeout)

@@ -2,7 +2,8 @@
 
 EDGE_KUBE_NODES (the Makefile sets it) is the number of nodes: 1 in `make test`, 3 in `make e2e-kube`. A
 module that needs three nodes says `NODES = 3`; with fewer it is not collected, so nothing is ever skipped.
-EDGE_KUBE=PID uses the Kubernetes that python -m tests.kube.cluster runs by hand.
+EDGE_KUBE=PID uses the Kubernetes that python -m tests.kube.cluster runs by hand; EDGE_KUBE_ON=kind has kind
+provide it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.kind.provisioner import Kind
 from tests.kube.cluster import Cluster
+from tests.kube.kubernetes import Kubernetes
 
 HERE = Path(__file__).parent
 COUNT = int(os.environ.get("EDGE_KUBE_NODES", "1"))
@@ -37,8 +40,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def kube() -> Iterator[Cluster]:
+def kube() -> Iterator[Kubernetes]:
     """Give the Kubernetes of this session."""
     owner = os.environ.get("EDGE_KUBE")
-    with Cluster(COUNT, owner=int(owner) if owner else None) as running:
+    on_kind = os.environ.get("EDGE_KUBE_ON") == "kind"
+    with Kind(COUNT) if on_kind else Cluster(COUNT, owner=int(owner) if owner else None) as running:
         yield running
