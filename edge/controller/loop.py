@@ -20,6 +20,7 @@ from edge.controller.lastgood import Contents
 from edge.controller.log import moment, say
 from edge.controller.names import FILE as NAMES
 from edge.controller.names import FIRST_S, Dns, NameFollower
+from edge.controller.origin import ABOUT_US, Source, open_source, settled
 from edge.controller.publish import Publisher, fragment_object
 from edge.controller.state import StateDirectory
 from edge.controller.view import View
@@ -48,6 +49,7 @@ ALIVE_S = 5.0  # between two signs of life
 RETRY_S = 1.0
 RETRY_MAX_S = 30.0
 REST_MAX_S = 0.2
+WAITING_S = 1.0  # between two looks at a source that is not there yet
 LARGE = 100  # changed objects; more are compiled in a thread, so that probes are answered meanwhile
 
 
@@ -62,7 +64,7 @@ class Controller:
         self._options = options
         self._link = link
         self._store = ResourceStore()
-        self._source = FileSource(options.config)
+        self._source: Source = FileSource(options.config)  # until the objects are loaded
         self._state = StateDirectory(options.instance_state_dir)
         self._slots = SlotTables()
         self._slots_text = ""
@@ -109,7 +111,7 @@ class Controller:
         self._running_keys = resume.keys_that_run(self._link.holdings.store)
         if any(listener.transport is Transport.TLS for listener in self._settings.listeners):
             self._settings = replace(self._settings, default_certificate=self._default_certificate())
-        self._load_objects(recovered, lost_since)
+        await self._load_objects(recovered, lost_since)
         await self._first_names()
         await self._open_xdp()
         await self._publish()
@@ -126,18 +128,38 @@ class Controller:
         self._served = self._link.state.serving if self._link.state.committed else self._version
         return lost_since if self._link.state.committed else None
 
-    def _load_objects(self, recovered: Recovered, lost_since: float | None) -> None:
-        """Read the source; what it does not hold at a start may be lost, and while we run it is deleted."""
-        running = self._link.state.committed and lost_since is None
-        trust_empty = self._options.accept_empty or bool(running)
+    async def _load_objects(self, recovered: Recovered, lost_since: float | None) -> None:
+        """Read the source; what it does not hold at a start may be lost, and while we run it is deleted.
+
+        Errors: SourceError; ConnectionError when the holder goes away meanwhile.
+        """
+        running = bool(self._link.state.committed) and lost_since is None
         files = resume.with_keys(recovered.files, self._running_keys)
-        self._source = FileSource(self._options.config, files, trust_empty, lost_since)
-        self._unkept |= self._store.apply(self._source.load())
+        self._source = open_source(self._options, files, running, lost_since)
+        self._unkept |= self._store.apply(await self._loaded())
+        self._settings = settled(self._settings, self._options, self._store)
         if self._source.lost_since is not None:
             known = f"{len(self._store)} objects accepted until {moment(recovered.written)}"
-            text = f"--config {self._options.config} is away or empty: {known} are served"
+            text = f"{self._source.name} is away or empty: {known} are served"
             say(text)
             self._link.state.note("source", text)
+
+    async def _loaded(self) -> list[ResourceEvent]:
+        """Wait for the source, which may be for long where an API server is away and nothing was kept."""
+        load = asyncio.create_task(asyncio.to_thread(self._source.load))
+        said: tuple[Diagnostic, ...] = ()
+        while not load.done():
+            either: set[asyncio.Future[Any]] = {load, self._link.gone}
+            await asyncio.wait(either, timeout=WAITING_S, return_when=asyncio.FIRST_COMPLETED)
+            if not load.done() and self._source.diagnostics != said:
+                said = self.view.diagnostics = self._source.diagnostics
+                say(f"waiting for {self._source.name}: {'; '.join(one.message for one in said)}")
+            if self._link.gone.done() and not load.done():
+                self._source.close()
+                with contextlib.suppress(SourceError):
+                    await load
+                raise ConnectionError("the holder is gone")
+        return load.result()
 
     async def _first_names(self) -> None:
         """Resolve what the objects name before anything is published, but do not wait long for it."""
@@ -296,6 +318,10 @@ class Controller:
         """Note what the next model must look at, and give an object that was refused another try."""
         self._changed |= changed
         self._unkept |= {key for key in changed if key[0] != RESOLVED_NAME}
+        if any(key[0] in ABOUT_US for key in changed):
+            settings = settled(self._settings, self._options, self._store)
+            if settings != self._settings:
+                self._settings, self._builder = settings, None
         for key in changed:
             self._refused.pop(ObjectRef(*key), None)
             if key[0] == "EndpointSlice":  # what was wrong with a Service's endpoints stands in its slices
@@ -336,6 +362,8 @@ class Controller:
                 self.view.model_rests.set()
         else:
             model, snapshot = self._compile(version)
+        if self._builder is not None:
+            self._source.want(self._builder.names.secrets)
         if self._vips is not None:
             self._publisher.vips, self._publisher.local = await self._vips.current()
         change = compare(self._publisher.running, snapshot)

@@ -87,6 +87,37 @@ REASONS: dict[str, Reason] = {
     "NotAnObject": Reason(
         _E, "a document is no object", "it is left out", "begin it with apiVersion, kind and metadata"
     ),
+    # the API server
+    "Unreachable": Reason(
+        _E,
+        "the API server does not answer",
+        "what it said last stays in force",
+        "look whether it runs and can be reached from this node; it is asked again every few seconds",
+    ),
+    "Unauthorized": Reason(
+        _E,
+        "the API server does not accept our token",
+        "what it said last stays in force",
+        "look whether the ServiceAccount exists, and whether the clock is right; the token is read again",
+    ),
+    "Forbidden": Reason(
+        _E,
+        "we may not read a resource",
+        "what it holds is as it was last known, or not served",
+        "grant list and watch for it, as manifests/ does",
+    ),
+    "ResourceMissing": Reason(
+        _W,
+        "the API server knows no such resource",
+        "what it would hold is not served; all else is",
+        "apply its CRD (manifests/crds), if it is wanted; it is looked for twice a minute",
+    ),
+    "TooManyNamed": Reason(
+        _W,
+        "many Secrets of other types than kubernetes.io/tls are named, and each is followed by itself",
+        "those beyond the limit are not read",
+        "make certificates Secrets of type kubernetes.io/tls",
+    ),
     # shape
     "Required": Reason(_E, "a field that must be set is missing", "what needs it is not served", "set it"),
     "InvalidType": Reason(

@@ -43,6 +43,7 @@ class ServerNames:
         self._default = default
         self._claims: dict[str, list[SecretWish]] = {}  # by server name, oldest first
         self._wants: dict[Place, set[str]] = {}  # Secret → names
+        self._secrets: frozenset[Place] | None = None  # its keys
         self._place_of: dict[str, Place] = {}
         self._made: Ordered[Certificate] = Ordered()
         self._plain: set[str] = set()  # names that get the default certificate by their own wish
@@ -94,7 +95,10 @@ class ServerNames:
             for loser in claims[1:]:
                 lose_name(loser, first, found)
             if first.secret:
-                self._wants.setdefault(place, set()).add(name)
+                if place not in self._wants:
+                    self._wants[place] = set()
+                    self._secrets = None
+                self._wants[place].add(name)
                 self._place_of[name] = place
                 places.add(place)
             else:
@@ -107,6 +111,7 @@ class ServerNames:
         names = self._wants.get(place, set())
         if not names:
             self._wants.pop(place, None)
+            self._secrets = None
             self._made.remove(place)
             self._ledger.put(("secret", place), ())
             return set()
@@ -144,6 +149,13 @@ class ServerNames:
     def claims(self, name: str) -> Sequence[SecretWish]:
         """Shape: those that want a server name, the one that has it first."""
         return self._claims.get(name, ())
+
+    @property
+    def secrets(self) -> frozenset[Place]:
+        """Shape: every Secret that an object of ours names, there or not."""
+        if self._secrets is None:
+            self._secrets = frozenset(self._wants)
+        return self._secrets
 
     def has(self, name: str) -> bool:
         """Say whether TLS is set for a name: then plain requests are sent to https.

@@ -32,7 +32,7 @@ class Problem:
     message: str
 
 
-class Struct(msgspec.Struct, frozen=True, rename="camel", gc=False):
+class Struct(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
     """Base of all: camelCase outside, snake_case inside."""
 
 
@@ -205,6 +205,19 @@ class Secret(Struct, frozen=True):
     edge_withheld: list[str] | None = None  # fields that the last-known-good state does not hold
 
 
+class Node(Struct, frozen=True):
+    """v1 Node: its labels say in which zone it stands."""
+
+    metadata: Metadata
+
+
+class ConfigMap(Struct, frozen=True):
+    """v1 ConfigMap: the settings that --configmap names."""
+
+    metadata: Metadata
+    data: dict[str, str] | None = None
+
+
 class PolicyPerSource(Struct, frozen=True):
     """EdgePolicy spec.perSource."""
 
@@ -260,6 +273,8 @@ KINDS: dict[str, Kind] = {
     "Service": Kind("v1", Service),
     "EndpointSlice": Kind("discovery.k8s.io/v1", EndpointSlice),
     "Secret": Kind("v1", Secret),
+    "ConfigMap": Kind("v1", ConfigMap),
+    "Node": Kind("v1", Node, namespaced=False),
     "EdgePolicy": Kind("xdp-edge.dev/v1alpha1", EdgePolicy, namespaced=False),
 }
 

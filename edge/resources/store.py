@@ -17,12 +17,16 @@ Key = tuple[str, str, str]  # kind, namespace, name
 
 @dataclass(frozen=True, slots=True)
 class ResourceEvent:
-    """One change. ``raw``: the whole object as JSON (see `kinds.Raw`), None when it was deleted."""
+    """One change. ``raw``: the whole object as JSON (see `kinds.Raw`), None when it was deleted.
+
+    ``quiet``: against the last one of this object only status and version differ: nothing that is served.
+    """
 
     kind: str
     namespace: str
     name: str
     raw: Raw | None
+    quiet: bool = False
 
     @property
     def key(self) -> Key:
@@ -41,12 +45,15 @@ class ResourceStore:
     def apply(self, events: Iterable[ResourceEvent]) -> frozenset[Key]:
         """Take in a batch.
 
-        Shape: the keys whose object is another one now than before the batch.
+        Shape: the keys whose object is another one now than before the batch, not only quietly.
         """
         before: dict[Key, Raw | None] = {}
         for event in events:
             objects = self._objects.setdefault(event.kind, {})
             place = (event.namespace, event.name)
+            if event.quiet and event.raw is not None and place in objects:
+                objects[place] = event.raw
+                continue
             before.setdefault(event.key, objects.get(place))
             self._typed.pop(event.key, None)
             if event.raw is None:

@@ -13,6 +13,7 @@ token asks for. A token is never in a message.
 
 from __future__ import annotations
 
+import logging
 import os
 import ssl
 import threading
@@ -48,6 +49,10 @@ REASON_UNREACHABLE = "Unreachable"
 
 _UNUSABLE = (ConfigException, OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError)
 _TOKEN = "BearerToken"  # the package's word for what stands in Authorization
+
+
+# It warns of each connection beyond those that it keeps for another request.
+logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 
 class _Details(msgspec.Struct, frozen=True, rename="camel"):
@@ -258,7 +263,7 @@ class Stream:
     def close(self) -> None:
         """End the stream; never blocks."""
         self._closed = True
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, RuntimeError):  # RuntimeError: it was read to its end
             self._answer.shutdown()
 
     def __enter__(self) -> Stream:

@@ -102,6 +102,7 @@ class FileSource:
         lost_since: float | None = None,
     ) -> None:
         self.folder = Path(os.path.abspath(folder))
+        self.name = f"--config {folder}"
         self.diagnostics: tuple[Diagnostic, ...] = ()
         self.ignored: tuple[Diagnostic, ...] = ()
         self.lost_since = lost_since
@@ -167,6 +168,9 @@ class FileSource:
         self._again = True
         if self._wake is not None:
             self._wake.set()
+
+    def want(self, secrets: Iterable[tuple[str, str]]) -> None:
+        """Nothing to do: a folder's Secrets are all read."""
 
     def close(self) -> None:
         """Stop watching; `watch` must have ended."""

@@ -244,6 +244,8 @@ class ApiServer:
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         if resource.namespaced:
             meta["namespace"] = namespace
+        else:
+            meta.pop("namespace", None)
         obj.setdefault("apiVersion", resource.api_version)
         obj.setdefault("kind", resource.kind)
         known = old["metadata"] if old else {}

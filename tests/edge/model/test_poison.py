@@ -305,4 +305,5 @@ def test_every_field(name: str) -> None:
 
 
 def test_every_kind_is_tried() -> None:
-    assert {raw["kind"] for raw in OBJECTS.values()} == set(KINDS)
+    about_us = {"Node", "ConfigMap"}  # settings of an instance; nothing that is routed
+    assert {raw["kind"] for raw in OBJECTS.values()} == set(KINDS) - about_us

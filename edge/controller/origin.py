@@ -1,0 +1,73 @@
+"""Where objects come from: the source that the options name, and what its objects say about ourselves.
+
+Called by the controller's loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import replace
+from typing import Protocol
+
+from edge.model.build import ModelSettings
+from edge.model.diagnostics import Diagnostic
+from edge.options import Options
+from edge.resources.kinds import Node, Raw
+from edge.resources.store import Key, ResourceEvent, ResourceStore
+from edge.sources.files import FileSource
+
+ZONE_LABEL = "topology.kubernetes.io/zone"
+ABOUT_US = ("Node", "ConfigMap")  # kinds whose objects change our settings
+
+Files = Mapping[str, tuple[tuple[Key, Raw], ...]]
+
+
+class Source(Protocol):
+    """What the loop uses of a source; see files.py and kubernetes.py."""
+
+    name: str
+    diagnostics: tuple[Diagnostic, ...]
+    lost_since: float | None
+
+    @property
+    def origins(self) -> Mapping[Key, str]:
+        """The file of each object that has one."""
+
+    def load(self) -> list[ResourceEvent]:
+        """Read everything for the first time; blocks. Errors: SourceError."""
+
+    def watch(self) -> AsyncIterator[list[ResourceEvent]]:
+        """Give the changes after that."""
+
+    def want(self, secrets: Iterable[tuple[str, str]]) -> None:
+        """Hear which Secrets are named."""
+
+    def reread(self) -> None:
+        """Look at everything again."""
+
+    def close(self) -> None:
+        """End."""
+
+
+def open_source(options: Options, kept: Files, running: bool, lost_since: float | None) -> Source:
+    """Make the source, without reading it. ``running``: what is served came from it, and it was there.
+
+    Errors: SourceError.
+    """
+    if not options.from_kubernetes:
+        return FileSource(options.config, kept, options.accept_empty or running, lost_since)
+    # Here, so that a folder's instance pays no memory for it.
+    from edge.sources.api import Api
+    from edge.sources.kubernetes import KubernetesSource
+
+    return KubernetesSource(Api.of(options), options, kept, options.accept_empty, lost_since)
+
+
+def settled(settings: ModelSettings, options: Options, store: ResourceStore) -> ModelSettings:
+    """Lay over the options' settings what objects say: the zone of our Node."""
+    zone = options.zone
+    if not zone and options.node_name:
+        node = store.decoded("Node", "", options.node_name)
+        if isinstance(node, Node):
+            zone = (node.metadata.labels or {}).get(ZONE_LABEL, "")
+    return replace(settings, zone=zone)
