@@ -48,6 +48,7 @@ class Follows:
         self.batches: list[list[ResourceEvent]] = []
         self.news = threading.Condition()
         self.loop = asyncio.new_event_loop()
+        self.task: asyncio.Task[None] | None = None
         self.thread = threading.Thread(target=self._run, daemon=True)
 
     def load(self) -> Follows:
@@ -56,11 +57,11 @@ class Follows:
         return self
 
     def _run(self) -> None:
+        self.task = self.loop.create_task(self._watch())
         with contextlib.suppress(asyncio.CancelledError):
-            self.loop.run_until_complete(self._watch())
+            self.loop.run_until_complete(self.task)
 
     async def _watch(self) -> None:
-        self.task = asyncio.current_task()
         async for batch in self.source.watch():
             with self.news:
                 self.batches.append(batch)
@@ -82,6 +83,7 @@ class Follows:
 
     def close(self) -> None:
         if self.thread.is_alive():
+            soon(lambda: self.task is not None)
             self.loop.call_soon_threadsafe(self.task.cancel)
             self.thread.join(DEADLINE_S)
         self.loop.close()
