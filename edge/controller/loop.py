@@ -11,7 +11,7 @@ import contextlib
 import os
 import time
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge.controller import resume
 from edge.controller.default_certificate import kept_certificate
@@ -20,7 +20,7 @@ from edge.controller.lastgood import Contents
 from edge.controller.log import moment, say
 from edge.controller.names import FILE as NAMES
 from edge.controller.names import FIRST_S, Dns, NameFollower
-from edge.controller.origin import ABOUT_US, Source, open_source, settled
+from edge.controller.origin import ABOUT_US, Source, open_reporter, open_source, settled
 from edge.controller.publish import Publisher, fragment_object
 from edge.controller.state import StateDirectory
 from edge.controller.view import View
@@ -44,11 +44,15 @@ from edge.snapshot.types import Snapshot
 from edge.sources.files import FileSource
 from edge.xdp.addresses import local_addresses
 
+if TYPE_CHECKING:
+    from edge.controller.reporter import Reporter
+
 REFUSED_MAX = 64  # objects left out, one try each, before a batch is given up
 ALIVE_S = 5.0  # between two signs of life
 RETRY_S = 1.0
 RETRY_MAX_S = 30.0
 REST_MAX_S = 0.2
+LEASE_BACK_S = 3.0  # for the leader's Lease to be given back; it ends by itself else
 WAITING_S = 1.0  # between two looks at a source that is not there yet
 LARGE = 100  # changed objects; more are compiled in a thread, so that probes are answered meanwhile
 
@@ -65,6 +69,8 @@ class Controller:
         self._link = link
         self._store = ResourceStore()
         self._source: Source = FileSource(options.config)  # until the objects are loaded
+        self._reporter: Reporter | None = None  # with --kubernetes
+        self._reporting: asyncio.Task[None] | None = None
         self._state = StateDirectory(options.instance_state_dir)
         self._slots = SlotTables()
         self._slots_text = ""
@@ -91,7 +97,7 @@ class Controller:
         self._unkept: set[Key] = set()  # changed since the last version that was accepted
         link.on_reread = lambda: self._source.reread()
         link.on_serving = self._slots_free
-        link.on_drain = self._keeper.hurry
+        link.on_drain = self._drain
 
     # ---- start ---------------------------------------------------------------------------
 
@@ -138,6 +144,11 @@ class Controller:
         self._source = open_source(self._options, files, running, lost_since)
         self._unkept |= self._store.apply(await self._loaded())
         self._settings = settled(self._settings, self._options, self._store)
+        self._reporter = self.view.reporter = open_reporter(
+            self._options, self._source, self._store, self.view
+        )
+        if self._reporter is not None:
+            self._reporter.seen(self._store.all_keys())
         if self._source.lost_since is not None:
             known = f"{len(self._store)} objects accepted until {moment(recovered.written)}"
             text = f"{self._source.name} is away or empty: {known} are served"
@@ -259,6 +270,8 @@ class Controller:
         tasks: set[asyncio.Task[None]] = {asyncio.create_task(part) for part in parts}
         if self._vips is not None:
             tasks.add(asyncio.create_task(self._vips.follow(self._publish_again)))
+        if self._reporter is not None:
+            self._reporting = asyncio.create_task(self._reporter.run())
         try:
             await asyncio.wait({*tasks, self._link.gone}, return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
@@ -269,9 +282,18 @@ class Controller:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError, Exception):
                     await task
+            if self._reporting is not None:
+                self._reporting.cancel()
+                await asyncio.wait({self._reporting}, timeout=LEASE_BACK_S)
             if self._vips is not None:
                 self._vips.close()
             self._source.close()
+
+    def _drain(self) -> None:
+        """Another may serve this node from now on: let go of what only one may do, and keep the state."""
+        self._keeper.hurry()
+        if self._reporting is not None:
+            self._reporting.cancel()
 
     async def _live(self) -> None:
         """Say that we come round."""
@@ -290,7 +312,11 @@ class Controller:
             spent = time.process_time()
             async with self._busy:
                 self._take(self._store.apply(batch))
-                if not self._link.state.draining:
+                if self._reporter is not None:
+                    self._reporter.seen(event.key for event in batch)
+                # Status that was written, by us most of all, is no reason to publish.
+                quiet = bool(batch) and all(event.quiet for event in batch)
+                if not quiet and not self._link.state.draining:
                     await self._publish()
             # As long as it took: a stream of changes shares publishes, and half of a core stays free.
             await asyncio.sleep(min(time.process_time() - spent, REST_MAX_S))
@@ -339,6 +365,8 @@ class Controller:
             for _ in range(REFUSED_MAX):
                 if await self._try():
                     self.view.publish_error = ""
+                    if self._reporter is not None:
+                        self._reporter.published()
                     return
             raise PublishError(f"more than {REFUSED_MAX} objects were refused")
         except Hopeless:
@@ -445,6 +473,7 @@ class Controller:
         )
         self._changed = set()
         self.view.upstreams = self._builder.upstreams
+        self.view.serves = self._builder.serves
         self.view.judge = Judge(self._builder, self._store)
         self._names.want(self._builder.upstreams.external_names())
         return model

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from edge.controller.view import View
 from edge.model.build import ModelSettings
 from edge.model.diagnostics import Diagnostic
 from edge.options import Options
 from edge.resources.kinds import Node, Raw
 from edge.resources.store import Key, ResourceEvent, ResourceStore
 from edge.sources.files import FileSource
+
+if TYPE_CHECKING:
+    from edge.controller.reporter import Reporter
 
 ZONE_LABEL = "topology.kubernetes.io/zone"
 ABOUT_US = ("Node", "ConfigMap")  # kinds whose objects change our settings
@@ -61,6 +65,17 @@ def open_source(options: Options, kept: Files, running: bool, lost_since: float 
     from edge.sources.kubernetes import KubernetesSource
 
     return KubernetesSource(Api.of(options), options, kept, options.accept_empty, lost_since)
+
+
+def open_reporter(options: Options, source: Source, store: ResourceStore, view: View) -> Reporter | None:
+    """Make who tells the API server about us; None where objects do not come from one."""
+    if not options.from_kubernetes:
+        return None
+    from edge.controller.reporter import Reporter
+    from edge.sources.kubernetes import KubernetesSource
+
+    assert isinstance(source, KubernetesSource)
+    return Reporter(options, source.api, store, view)
 
 
 def settled(settings: ModelSettings, options: Options, store: ResourceStore) -> ModelSettings:
