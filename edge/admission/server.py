@@ -37,7 +37,8 @@ FIRST_S = 5.0  # for the head of a stranger's first request
 IDLE_S = 120.0  # between two requests; the API server lets go after 90
 BODY_S = 10.0
 WRITE_S = 10.0
-MODEL_S = 5.0  # for a model that is being made of many changes
+SWEEP_S = 0.5  # between two looks at who has taken too long: a timer for each step would cost more than h11
+MODEL_S = 4.0  # for a model that is being made of many changes
 
 Answer = tuple[int, bytes]
 _TEXT, _JSON = b"text/plain; charset=utf-8", b"application/json"
@@ -62,9 +63,13 @@ class Refused(Exception):
 
 @dataclass(eq=False, slots=True)
 class _Caller:
-    """One connection. ``known``: it has made a call that was answered; ``busy``: it is making one."""
+    """One connection. ``known``: it has made a call that was answered; ``busy``: it is making one.
+
+    ``until``: when it is dropped; seconds of the loop's clock.
+    """
 
     end: socket.socket
+    until: float
     known: bool = False
     busy: bool = False
     held: int = 0
@@ -80,6 +85,7 @@ def server_context(client_ca: str = "") -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     context.options |= ssl.OP_NO_RENEGOTIATION
+    context.num_tickets = 0  # API servers keep their connections
     if client_ca:
         context.load_verify_locations(cafile=client_ca)
         context.verify_mode = ssl.CERT_OPTIONAL
@@ -114,6 +120,7 @@ class Webhook:
         self._held = 0
         self._left = asyncio.Event()  # somebody went, or finished a call
         self._accepting: asyncio.Task[None] | None = None
+        self._sweeping: asyncio.Task[None] | None = None
         self._closing = False
 
     # ---- listening -----------------------------------------------------------------------
@@ -128,6 +135,7 @@ class Webhook:
         listening.setblocking(False)
         self._accepting = asyncio.create_task(self._accept(listening))
         self._accepting.add_done_callback(lambda _: listening.close())
+        self._sweeping = asyncio.create_task(self._sweep())
 
     def stop(self) -> None:
         """Accept no more; calls under way are answered, and their connections end with them."""
@@ -144,6 +152,15 @@ class Webhook:
         tasks = [task for task in (self._accepting, *(one.task for one in self._callers)) if task]
         if tasks:
             await asyncio.wait(tasks, timeout=WRITE_S)
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now = asyncio.get_running_loop().time()
+            for caller in [one for one in self._callers if one.until < now]:
+                self._drop(caller)
 
     async def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -157,7 +174,7 @@ class Webhook:
                 say(f"admission: {error}")
                 await asyncio.sleep(0.1)
                 continue
-            caller = _Caller(end)
+            caller = _Caller(end, loop.time() + HANDSHAKE_S)
             self._callers[caller] = None
             caller.task = asyncio.create_task(self._serve(caller))
 
@@ -190,10 +207,10 @@ class Webhook:
             assert isinstance(transport, asyncio.Transport)
             writer = asyncio.StreamWriter(transport, protocol, reader, loop)
             await self._converse(caller, reader, writer)
-            async with asyncio.timeout(WRITE_S):
-                writer.close()
-                await writer.wait_closed()
-        except (TimeoutError, OSError, h11.ProtocolError, ssl.SSLError):
+            caller.until = loop.time() + WRITE_S
+            writer.close()
+            await writer.wait_closed()
+        except (OSError, h11.ProtocolError, ssl.SSLError):
             pass  # a client's business
         finally:
             if isinstance(transport, asyncio.Transport):
@@ -208,17 +225,20 @@ class Webhook:
         self, caller: _Caller, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
+        time_of_loop = asyncio.get_running_loop().time
         while not self._closing:
             answer: Answer
             try:
-                async with asyncio.timeout(IDLE_S if caller.known else FIRST_S):
-                    request = await _event(connection, reader)
+                caller.until = time_of_loop() + (IDLE_S if caller.known else FIRST_S)
+                request = await _event(connection, reader)
                 if not isinstance(request, h11.Request):
                     return
                 caller.busy = True
+                caller.until = time_of_loop() + BODY_S
                 length = self._admit(request, writer)
                 self._hold(caller, length)
                 body = await self._body(caller, connection, reader, writer)
+                caller.until = float("inf")  # ours to end
                 answer = (200, await self._answer(body))
                 caller.known = True
             except h11.RemoteProtocolError as error:
@@ -231,6 +251,7 @@ class Webhook:
                 answer = (400, _text(str(error)))
             if answer[0] != 200:
                 self._counts.errors[answer[0]] += 1
+            caller.until = time_of_loop() + WRITE_S
             await self._write(connection, writer, answer)
             self._hold(caller, 0)
             caller.busy = False
@@ -274,24 +295,23 @@ class Webhook:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> bytes:
-        """Errors: Refused, TimeoutError, ConnectionError."""
+        """Errors: Refused, ConnectionError."""
         parts: list[bytes] = []
         size = 0
-        async with asyncio.timeout(BODY_S):
-            if connection.they_are_waiting_for_100_continue:
-                writer.write(connection.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
-            while True:
-                event = await _event(connection, reader)
-                if isinstance(event, h11.EndOfMessage):
-                    return parts[0] if len(parts) == 1 else b"".join(parts)
-                if not isinstance(event, h11.Data):
-                    raise ConnectionError("the caller went away")
-                size += len(event.data)
-                if size > BODY_BYTES_MAX:
-                    raise Refused(413, f"the body is longer than {BODY_BYTES_MAX} bytes")
-                if size > caller.held:
-                    self._hold(caller, size)
-                parts.append(bytes(event.data))
+        if connection.they_are_waiting_for_100_continue:
+            writer.write(connection.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
+        while True:
+            event = await _event(connection, reader)
+            if isinstance(event, h11.EndOfMessage):
+                return parts[0] if len(parts) == 1 else b"".join(parts)
+            if not isinstance(event, h11.Data):
+                raise ConnectionError("the caller went away")
+            size += len(event.data)
+            if size > BODY_BYTES_MAX:
+                raise Refused(413, f"the body is longer than {BODY_BYTES_MAX} bytes")
+            if size > caller.held:
+                self._hold(caller, size)
+            parts.append(bytes(event.data))
 
     async def _write(self, connection: h11.Connection, writer: asyncio.StreamWriter, answer: Answer) -> None:
         status, content = answer
@@ -308,8 +328,7 @@ class Webhook:
         data = connection.send(h11.Response(status_code=status, headers=headers)) or b""
         data += connection.send(h11.Data(data=content)) or b""
         writer.write(data + (connection.send(h11.EndOfMessage()) or b""))
-        async with asyncio.timeout(WRITE_S):
-            await writer.drain()
+        await writer.drain()
 
     # ---- one call ------------------------------------------------------------------------
 
@@ -348,11 +367,11 @@ class Webhook:
         read = None
         if large and question.key is not None:
             read = await asyncio.to_thread(review.drafts, judge, question)
-        try:
-            async with asyncio.timeout(MODEL_S):
-                await view.model_rests.wait()
-        except TimeoutError as error:
-            raise Refused(503, "many objects have changed and are being read; try again") from error
+        if not view.model_rests.is_set():
+            try:
+                await asyncio.wait_for(view.model_rests.wait(), MODEL_S)
+            except TimeoutError as error:
+                raise Refused(503, "many objects have changed and are being read; try again") from error
         return review.decide(judge, question, read)
 
 

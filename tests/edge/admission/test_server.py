@@ -165,6 +165,7 @@ def test_strangers_make_way(view: View, monkeypatch: pytest.MonkeyPatch) -> None
 def test_who_sends_nothing_is_left(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "FIRST_S", 0.05)
     monkeypatch.setattr(server, "BODY_S", 0.05)
+    monkeypatch.setattr(server, "SWEEP_S", 0.01)
 
     async def story() -> None:
         async with open_webhook(view) as (_, port):
