@@ -70,7 +70,7 @@ int builder_room(struct edge_builder *builder, void *array, uint32_t *room, uint
     if (count <= wanted)
         return EDGE_OK;
     while (wanted < count)
-        wanted = 2 * wanted + 16;
+        wanted = 2 * wanted + (element > 8 ? 16 : 2);
     memcpy(&old, array, sizeof(old));
     grown = realloc(old, wanted * element);
     if (grown == NULL)
