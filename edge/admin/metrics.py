@@ -94,6 +94,7 @@ def render(view: View) -> str:
     _xdp(page, view)
     _controller(page, view)
     _state(page, view)
+    _reporter(page, view)
     _admission(page, view)
     return page.text()
 
@@ -239,6 +240,35 @@ def _controller(page: Page, view: View) -> None:
         "gauge",
         "What is wrong with objects now.",
         [({"severity": severity}, number) for severity, number in found.items()],
+    )
+
+
+def _reporter(page: Page, view: View) -> None:
+    """What the API server is told; nothing where objects come from a folder."""
+    if view.reporter is None:
+        return
+    shown = view.reporter.describe()
+    text = "1 while this instance writes status and events for all."
+    page.family("edge_leader", "gauge", text, [({}, int(shown["leading"]))])
+    text = "How often the leader was another, as its Lease has it."
+    page.family("edge_leader_changes_total", "counter", text, [({}, shown["changes"])])
+    page.family(
+        "edge_status_writes_total",
+        "counter",
+        "Writes of status by this instance.",
+        [({"result": result}, number) for result, number in shown["status"].items()],
+    )
+    page.family(
+        "edge_api_waiting",
+        "gauge",
+        "Objects about which something is to be written.",
+        [({"queue": queue}, number) for queue, number in shown["waiting"].items()],
+    )
+    page.family(
+        "edge_events_written_total",
+        "counter",
+        "Events of objects written by this instance.",
+        [({"reason": reason}, number) for reason, number in shown["events"].items()],
     )
 
 

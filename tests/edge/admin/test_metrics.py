@@ -36,6 +36,22 @@ class Plane:
         }  # fmt: skip
 
 
+class Reporter:
+    """What the page asks of who tells the API server about us."""
+
+    def acting(self) -> bool:
+        return True
+
+    def describe(self) -> Mapping[str, Any]:
+        return {
+            "leading": True,
+            "changes": 3,
+            "status": {"written": 5, "conflict": 1, "failed": 2},
+            "waiting": {"status": 7, "events": 0},
+            "events": {"Accepted": 9},
+        }
+
+
 @pytest.fixture
 def view(tmp_path: Path) -> Iterator[View]:
     memory = os.memfd_create("stats")
@@ -89,7 +105,7 @@ def test_the_histogram_only_grows_and_ends_with_its_count(view: View) -> None:
 
 
 def test_every_family_is_declared_once_and_named_well(view: View) -> None:
-    view.plane = Plane()
+    view.plane, view.reporter = Plane(), Reporter()
     view.diagnostics = (Diagnostic(ObjectRef("Ingress", "n", "a"), "f", "R", "m", Severity.WARNING),)
     page = render(view)
     types = re.findall(r"^# TYPE (\S+) (\S+)$", page, re.M)
@@ -110,6 +126,16 @@ def test_packets_by_reason(view: View) -> None:
     assert found['edge_xdp_interface_attached{interface="eth1"}'] == 0
     assert found['edge_xdp_stale{action="drop"}'] == 1
     assert found['edge_xdp_heartbeat_age_seconds{process="holder"}'] == 6.5
+
+
+def test_what_the_api_server_is_told(view: View) -> None:
+    assert not [name for name in samples(render(view)) if name.startswith("edge_leader")]
+    view.reporter = Reporter()
+    found = samples(render(view))
+    assert (found["edge_leader"], found["edge_leader_changes_total"]) == (1, 3)
+    assert found['edge_status_writes_total{result="failed"}'] == 2
+    assert found['edge_api_waiting{queue="status"}'] == 7
+    assert found['edge_events_written_total{reason="Accepted"}'] == 9
 
 
 def test_what_the_holder_counts_and_the_state(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
