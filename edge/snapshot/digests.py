@@ -65,11 +65,11 @@ def listener_digest(listener: Listener) -> int:
 
 
 def certificate_digest(certificate: Certificate) -> int:
-    """A certificate by its own digest; never the key's bytes."""
+    """A certificate by its own digest; never the key's bytes. The default one is each node's own."""
     return object_digest(
         "certificate",
         str(certificate.object),
-        certificate.digest.hex(),
+        "" if certificate.is_default else certificate.digest.hex(),
         certificate.names,
         certificate.is_default,
     )

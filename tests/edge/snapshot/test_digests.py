@@ -68,6 +68,11 @@ def test_fields_of_the_others_count() -> None:
     assert digests.certificate_digest(replace(certificate, digest=b"2")) != digests.certificate_digest(
         certificate
     )
+    default = replace(certificate, is_default=True)
+    assert digests.certificate_digest(default) != digests.certificate_digest(certificate)
+    assert digests.certificate_digest(replace(default, digest=b"2")) == digests.certificate_digest(default), (
+        "every node makes its own; the digest of the routes is one for all nodes"
+    )
     policy = Policy(REF)
     assert digests.policy_digest(replace(policy, per_source=PerSource(1))) != digests.policy_digest(policy)
     assert digests.endpoints_share(UPSTREAM, ()) != digests.endpoints_share(replace(UPSTREAM, port="81"), ())
