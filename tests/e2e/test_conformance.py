@@ -39,7 +39,7 @@ class Pod(BaseHTTPRequestHandler):
             "headers": {name: self.headers.get_all(name) for name in self.headers},
         }
         body = json.dumps(told).encode()
-        self.send_response(200)
+        self.send_response_only(200)  # without a Server field, as the suite's own server
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
