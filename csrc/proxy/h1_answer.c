@@ -1,7 +1,7 @@
 /* The head of an answer as HTTP/1 text. Called by h1_downstream.c for every head that it sends.
  *
- * Leaves out what is hop by hop, adds framing, Connection, and Date and Server where they are missing;
- * decides nothing. */
+ * Leaves out what is hop by hop, adds framing, Connection, and Date and Server where they are
+ * missing; decides nothing. */
 #include "proxy/h1_stream.h"
 #include "proxy/proxy.h"
 
