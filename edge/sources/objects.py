@@ -125,11 +125,14 @@ class Marked(msgspec.Struct, frozen=True):
     metadata: Version
 
 
-class _Meta(msgspec.Struct, rename="camel", omit_defaults=True):
+class _Identity(msgspec.Struct, rename="camel", omit_defaults=True):
     name: str
     namespace: str = ""
-    uid: str = ""
     resource_version: str = ""
+
+
+class _Meta(_Identity):
+    uid: str = ""
     generation: int = 0
     creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
@@ -148,6 +151,7 @@ class Trimmed:
 
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_identity = msgspec.json.Decoder(_Identity)
 _meta = msgspec.json.Decoder(_Meta)
 _endpoints = msgspec.json.Decoder(list[SliceEndpoint])
 _encoder = msgspec.json.Encoder()
@@ -156,14 +160,6 @@ _encoder = msgspec.json.Encoder()
 def trim(resource: Resource, item: msgspec.Raw | bytes) -> Trimmed:
     """Cut an object down. Errors: msgspec.DecodeError for what is no object at all."""
     found = _fields.decode(item)
-    meta = _meta.decode(found.get("metadata", b"null"))
-    if resource.labels is not None:
-        all_labels = meta.labels or {}
-        meta.labels = {name: all_labels[name] for name in resource.labels if name in all_labels}
-    if not resource.annotations:
-        meta.annotations = None
-    elif meta.annotations:
-        meta.annotations.pop(_COPY, None)
     rest: dict[str, msgspec.Raw] = {name: found[name] for name in resource.keep if name in found}
     for name, wanted in resource.cut:
         if name in rest:
@@ -172,6 +168,20 @@ def trim(resource: Resource, item: msgspec.Raw | bytes) -> Trimmed:
         rest["endpoints"] = _only_read(rest["endpoints"])
     # Lists name neither kind nor version in their items.
     head: dict[str, Any] = {"apiVersion": resource.api_version, "kind": resource.kind}
+    raw_meta = found.get("metadata", msgspec.Raw(b"null"))
+    try:
+        meta = _meta.decode(raw_meta)
+    except msgspec.ValidationError:  # the model says what is wrong with it
+        known = _identity.decode(raw_meta)
+        raw = _encoder.encode({**head, "metadata": raw_meta, **rest})
+        return Trimmed((resource.kind, known.namespace, known.name), known.resource_version, raw, hash(raw))
+    if resource.labels is not None:
+        all_labels = meta.labels or {}
+        meta.labels = {name: all_labels[name] for name in resource.labels if name in all_labels}
+    if not resource.annotations:
+        meta.annotations = None
+    elif meta.annotations:
+        meta.annotations.pop(_COPY, None)
     raw = _encoder.encode({**head, "metadata": meta, **rest})
     key = (resource.kind, sys.intern(meta.namespace), meta.name)
     version, meta.resource_version, meta.generation = meta.resource_version, "", 0

@@ -132,6 +132,7 @@ class ApiServer:
         self.tokens = {token}
         self.requests: list[tuple[str, str]] = []
         self.bookmarks = True
+        self.stamps = True  # objects get a creation time
         self.changed = threading.Condition()
         self.epoch = 0  # watches of an earlier one end
         self.stopped = True
@@ -232,6 +233,13 @@ class ApiServer:
         with self.changed:
             return copy.deepcopy(list(self._objects[resource].values()))
 
+    def clear(self) -> None:
+        """Delete everything, and the history of it."""
+        with self.changed:
+            for objects in self._objects.values():
+                objects.clear()
+        self.compact()
+
     def remove(self, kind: str, namespace: str, name: str) -> None:
         """Delete an object."""
         resource = next(one for one in self.resources if one.kind == kind)
@@ -250,7 +258,8 @@ class ApiServer:
         obj.setdefault("kind", resource.kind)
         known = old["metadata"] if old else {}
         meta["uid"] = known.get("uid") or meta.get("uid") or str(uuid.uuid4())
-        meta["creationTimestamp"] = known.get("creationTimestamp") or meta.get("creationTimestamp") or now
+        if self.stamps:
+            meta["creationTimestamp"] = known.get("creationTimestamp") or meta.get("creationTimestamp") or now
         same = old is not None and old.get("spec") == obj.get("spec")
         meta["generation"] = known.get("generation", 0) + (0 if same else 1)
         meta["resourceVersion"] = str(self.version)
