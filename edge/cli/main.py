@@ -80,7 +80,10 @@ def run(
     https: Annotated[list[str] | None, _option("--https", "ADDR:PORT for HTTPS; repeatable")] = None,
     admin: Annotated[str | None, _option("--admin", "ADDR:PORT of the admin API (127.0.0.1:9901)")] = None,
     workers: Annotated[int | None, _option("--workers", "Worker threads (0: one a CPU)")] = None,
-    interface: Annotated[list[str] | None, _option("--interface", "Where XDP attaches; repeatable")] = None,
+    interface: Annotated[
+        list[str] | None,
+        _option("--interface", "Where XDP attaches; 'default': where the default routes leave; repeatable"),
+    ] = None,
     xdp: Annotated[str | None, _option("--xdp", "auto, native, generic or off (auto)")] = None,
     log_format: Annotated[str | None, _option("--log-format", "json or text (text)")] = None,
     access_log: Annotated[str | None, _option("--access-log", "Path, '-' for stdout, or off (-)")] = None,

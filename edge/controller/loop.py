@@ -42,7 +42,7 @@ from edge.snapshot.diff import ChangeKind, compare
 from edge.snapshot.slots import SlotTables
 from edge.snapshot.types import Snapshot
 from edge.sources.files import FileSource
-from edge.xdp.addresses import local_addresses
+from edge.xdp.addresses import chosen_interfaces, local_addresses
 
 if TYPE_CHECKING:
     from edge.controller.reporter import Reporter
@@ -233,10 +233,11 @@ class Controller:
     async def _attach(self, mode: str) -> None:
         from edge.xdp.plane import XdpPlane
 
+        interfaces = await asyncio.to_thread(chosen_interfaces, self._options.interface)
         plane: Any = await asyncio.to_thread(
             XdpPlane.open,
             self._options.instance,
-            self._options.interface,
+            interfaces,
             mode,
             cache=self._options.instance_state_dir,
             strict=not self._link.state.committed,  # what serves goes on serving
@@ -246,7 +247,7 @@ class Controller:
         # Pins outlive a stop, and what we publish must lie above what packets see.
         self._version = max(self._version, plane.committed)
         self._link.heartbeat(plane.heartbeat_descriptor())
-        self._vips = VipFollower(self._settings.listeners, self._options.interface, plane.look)
+        self._vips = VipFollower(self._settings.listeners, interfaces, plane.look)
 
     async def _open_listeners(self) -> None:
         """Open what is not open yet, and close what other options had: the last thing before a commit."""

@@ -40,6 +40,34 @@ def local_addresses(interfaces: Iterable[str] = ()) -> frozenset[Address]:
     return frozenset(address for address in found if not address.is_loopback)
 
 
+DEFAULT = "default"  # as a name: the interfaces of the default routes, IPv4 and IPv6
+
+
+def chosen_interfaces(names: Iterable[str]) -> tuple[str, ...]:
+    """Put the interfaces of the default routes in the place of the word `default`.
+
+    Errors: XdpError where it is asked for and no such route leaves through an interface.
+    """
+    wanted = tuple(names)
+    if DEFAULT not in wanted:
+        return wanted
+    from pyroute2 import IPRoute
+
+    try:
+        with IPRoute() as netlink:
+            labels = {link["index"]: link.get_attr("IFLA_IFNAME") for link in netlink.get_links()}
+            found = set()
+            for route in netlink.get_default_routes():
+                paths = [path["oif"] for path in route.get_attr("RTA_MULTIPATH") or ()]
+                found |= {labels.get(index) for index in [*paths, route.get_attr("RTA_OIF")]}
+    except OSError as error:
+        raise XdpError(f"cannot read the node's routes: {error}") from error
+    names_found = sorted(name for name in found if name and name != "lo")
+    if not names_found:
+        raise XdpError(f"--interface {DEFAULT}: no default route leaves through an interface")
+    return tuple(dict.fromkeys([*names_found, *(name for name in wanted if name != DEFAULT)]))
+
+
 class AddressWatch:
     """Says when addresses or interfaces change. ``fileno`` becomes readable; ``drain`` empties it."""
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from pyroute2 import IPRoute
 
-from edge.xdp.addresses import AddressWatch
+from edge.errors import XdpError
+from edge.xdp.addresses import AddressWatch, chosen_interfaces
 from edge.xdp.plane import earlier
 from tests.e2e.lab import Lab, give, wait_for
 from tests.e2e.objects import policy, write
@@ -120,3 +121,15 @@ def wait_for_stamps(edge: Running) -> int:
             words.release()
     os.close(page)
     return len(seen)
+
+
+def test_default_means_where_the_default_routes_leave() -> None:
+    """A DaemonSet has one command line for nodes whose NICs have other names."""
+    with Lab(clients=2, pods=0) as lab, lab.inside("node"), IPRoute() as route:
+        assert chosen_interfaces(["eth7"]) == ("eth7",)
+        with pytest.raises(XdpError, match="no default route"):
+            chosen_interfaces(["default"])
+        route.route("add", dst="default", gateway="198.18.2.2")
+        assert chosen_interfaces(["default"]) == ("client2",)
+        route.route("add", dst="default", family=socket.AF_INET6, gateway="fd00:198:0:1::2")
+        assert chosen_interfaces(["eth7", "default", "client2"]) == ("client1", "client2", "eth7")
