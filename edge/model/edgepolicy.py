@@ -6,8 +6,9 @@ stay in force; a policy whose shape is wrong is refused whole. Source: design pa
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
-from ipaddress import ip_network
+from ipaddress import IPv6Network, ip_network
 
 from edge.model.diagnostics import ObjectRef
 from edge.model.findings import Findings
@@ -17,6 +18,9 @@ from edge.resources.store import ResourceStore
 
 RATE_MAX = 1_000_000_000
 DEAD_MAN_S_MAX = 3_600
+# Of what Python reads, not: netmasks, leading zeros, zones.
+_FORM = re.compile(r"[0-9A-Fa-f:.]{2,45}(/(0|[1-9][0-9]{0,2}))?")
+_MAPPED = IPv6Network("::ffff:0:0/96")
 NETWORKS_MAX = {"spec.deny": 65_536, "spec.allow": 65_536, "spec.trustedProxies": 1_024}
 
 
@@ -37,14 +41,17 @@ def read_policy(decoded: object, ref: ObjectRef, findings: Findings) -> Policy |
         return None
     assert isinstance(decoded, EdgePolicy)
     spec = decoded.spec or EdgePolicySpec()
-    scope = spec.scope or "listener"
+    scope = "listener" if spec.scope is None else spec.scope
     if scope not in ("listener", "node"):
         message = f"{shown(scope)} is neither 'listener' nor 'node'"
         findings.error(ref, "spec.scope", "InvalidValue", message)
         return None
     seconds, passing = 0, True
     if spec.dead_man is not None:
-        seconds, action = spec.dead_man.seconds, spec.dead_man.action or "pass"
+        seconds, action = (
+            spec.dead_man.seconds,
+            "pass" if spec.dead_man.action is None else spec.dead_man.action,
+        )
         if action not in ("pass", "drop"):
             findings.error(
                 ref, "spec.deadMan.action", "InvalidValue", f"{shown(action)} is neither 'pass' nor 'drop'"
@@ -76,14 +83,38 @@ def _networks(
         message = f"{len(written)} entries; the first {NETWORKS_MAX[field]} are used"
         findings.error(ref, field, "LimitReached", message)
     for index, text in enumerate((written or ())[: NETWORKS_MAX[field]]):
-        try:
-            found.add(ip_network(text))
-        except ValueError:
-            message = f"{shown(text)} is no network"
-            with suppress(ValueError):
-                message += f"; did you mean {ip_network(text, strict=False)}?"
-            findings.error(ref, f"{field}[{index}]", "InvalidNetwork", message)
+        network = _network(text)
+        if network is not None:
+            found.add(network)
+            continue
+        message = f"{shown(text)} is no network"
+        with suppress(ValueError):
+            message += f"; did you mean {_meant(text)}?"
+        findings.error(ref, f"{field}[{index}]", "InvalidNetwork", message)
     return tuple(sorted(found, key=lambda net: (net.version, int(net.network_address), net.prefixlen)))
+
+
+def _network(text: str) -> Network | None:
+    """Read what the CRD lets pass: isIP or isCIDR of CEL, no bit behind the prefix."""
+    if not _FORM.fullmatch(text):
+        return None
+    try:
+        network = ip_network(text)
+    except ValueError:
+        return None
+    # Packets of IPv4 have no mapped address: such an entry would guard nothing.
+    mapped = isinstance(network, IPv6Network) and network.network_address in _MAPPED
+    return None if mapped else network
+
+
+def _meant(text: str) -> Network:
+    """Shape: the network that was probably meant. Errors: ValueError."""
+    network = ip_network(text, strict=False)
+    if isinstance(network, IPv6Network):
+        inside = network.network_address.ipv4_mapped
+        if inside is not None and network.prefixlen >= _MAPPED.prefixlen:
+            return ip_network(f"{inside}/{network.prefixlen - _MAPPED.prefixlen}")
+    return network
 
 
 def _per_source(ref: ObjectRef, written: PolicyPerSource | None, findings: Findings) -> PerSource | None:
@@ -107,7 +138,7 @@ def _per_source(ref: ObjectRef, written: PolicyPerSource | None, findings: Findi
     packets, connections = written.packets_per_second or 0, written.connections_per_second or 0
     if not packets and not connections:
         message = "neither packetsPerSecond nor connectionsPerSecond is set, so nothing is limited"
-        findings.warning(ref, "spec.perSource", "NoLimit", message)
+        findings.error(ref, "spec.perSource", "NoLimit", message)
         return None
     return PerSource(
         packets_per_second=packets,

@@ -297,7 +297,7 @@ REASONS: dict[str, Reason] = {
         "this entry is left out, the others are in force",
         "write 198.51.100.0/24",
     ),
-    "NoLimit": Reason(_W, "a per-source limit limits nothing", "it has no effect", "set a rate"),
+    "NoLimit": Reason(_E, "a per-source limit limits nothing", "it has no effect", "set a rate"),
     # the state folder
     "NotWritten": Reason(
         _W,

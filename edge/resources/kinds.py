@@ -218,7 +218,7 @@ class ConfigMap(Struct, frozen=True):
     data: dict[str, str] | None = None
 
 
-class PolicyPerSource(Struct, frozen=True):
+class PolicyPerSource(Struct, frozen=True, forbid_unknown_fields=True):
     """EdgePolicy spec.perSource."""
 
     packets_per_second: int | None = None
@@ -228,7 +228,7 @@ class PolicyPerSource(Struct, frozen=True):
     prefix_v6: int | None = None
 
 
-class PolicyDeadMan(Struct, frozen=True):
+class PolicyDeadMan(Struct, frozen=True, forbid_unknown_fields=True):
     """EdgePolicy spec.deadMan."""
 
     seconds: int
