@@ -8,6 +8,7 @@ provide it.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +17,14 @@ import pytest
 
 from tests.kind.provisioner import Kind
 from tests.kube.cluster import Cluster
+from tests.kube.failures import HERE as STORY
+from tests.kube.failures import HOST, Failures
+from tests.kube.installed import Installed
 from tests.kube.kubernetes import Kubernetes
+from tests.kube.workload import deployment, ingress, namespace, service
 
 HERE = Path(__file__).parent
+_numbers = itertools.count(1)
 COUNT = int(os.environ.get("EDGE_KUBE_NODES", "1"))
 
 
@@ -46,3 +52,41 @@ def kube() -> Iterator[Kubernetes]:
     on_kind = os.environ.get("EDGE_KUBE_ON") == "kind"
     with Kind(COUNT) if on_kind else Cluster(COUNT, owner=int(owner) if owner else None) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def edge(kube: Cluster) -> Iterator[Installed]:
+    """Give xdp-edge, applied to the Kubernetes of this session as a user applies it."""
+    with Installed(kube) as installed:
+        yield installed
+
+
+@pytest.fixture(scope="session")
+def failure(kube: Cluster, edge: Installed) -> Iterator[Failures]:
+    """Give what breaks things under a steady load; the table is shown when all is over."""
+    objects = [namespace(STORY), deployment("web", STORY, replicas=2, linger="5s")]
+    objects += [service("web", STORY), ingress("web", HOST, "web", STORY)]
+    kube.api.apply(objects)
+    kube.ready_pods(STORY, "app=web", 2)
+    edge.everywhere(HOST)
+    yield Failures(kube, edge)
+    kube.api.delete([namespace(STORY)])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show the table of failures, where any were tried."""
+    if Failures.rows:
+        terminalreporter.section("failures: what clients saw | what operators saw | served a change after")
+        for row in Failures.rows:
+            terminalreporter.write_line(str(row))
+
+
+@pytest.fixture
+def place(kube: Cluster) -> Iterator[str]:
+    """Give a namespace of the test's own; its Ingresses are gone when the next test begins."""
+    name = f"story-{next(_numbers)}-{os.getpid()}"
+    kube.api.apply([namespace(name)])
+    yield name
+    kube.api.request("DELETE", f"/apis/networking.k8s.io/v1/namespaces/{name}/ingresses")
+    kube.wait("its Ingresses are gone", lambda: not kube.api.list("networking.k8s.io/v1", "Ingress", name))
+    kube.api.delete([namespace(name)])
