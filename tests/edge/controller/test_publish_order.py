@@ -10,6 +10,7 @@ import pytest
 
 from edge.controller import publish
 from edge.controller.publish import Publisher
+from edge.dataplane.tables import sealed_memfd
 from edge.snapshot.diff import Change, ChangeKind
 
 
@@ -19,8 +20,8 @@ class Recorder:
     def __init__(self) -> None:
         self.calls: list[str] = []
 
-    def full(self, _snapshot: object) -> bytes:
-        return b"image"
+    def full_memory(self, _snapshot: object) -> tuple[int, int]:
+        return sealed_memfd("image", b"image"), 5
 
     async def prepare_link(self, *_arguments: object) -> None:
         self.calls.append("data plane prepared")
