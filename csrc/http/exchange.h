@@ -173,6 +173,7 @@ struct exchange {
 
     /* Copied from the image when the route was chosen. */
     uint32_t route_slot, route_generation;
+    uint32_t unnamed_route; /* index + 1 in the image while its name is not copied */
     uint32_t upstream_slot, upstream_generation;
     uint64_t body_bytes_max;
     struct slice route_name;    /* "namespace/name" */

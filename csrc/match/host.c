@@ -165,8 +165,10 @@ static int32_t find_whole(const struct image *image, const struct edge_image_tab
         uint32_t word; /* tag, name_length and wildcard (none) at once */
         memcpy(&word, entry, sizeof(word));
         if (word == wanted) {
-            /* Both are looked at next, and neither waits for the other. */
+            /* All are looked at next (of few paths mostly the first route), and none waits for
+             * another. */
             __builtin_prefetch(&image->path_indexes[entry->path_index]);
+            __builtin_prefetch(&image->routes[entry->first_route]);
             if (is_name(name, image->text + entry->name_offset))
                 return (int32_t)(entry - image->host_entries);
         }

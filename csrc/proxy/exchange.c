@@ -16,6 +16,7 @@ static enum step edit_request(struct exchange *exchange);
 static enum step choose_endpoint(struct exchange *exchange);
 static enum step filter_response(struct exchange *exchange);
 static enum step pass_response(struct exchange *exchange);
+static bool keep_route(struct exchange *exchange);
 
 enum exchange_phase {
     PHASE_ROUTE = 0,
@@ -56,6 +57,7 @@ static void drop_held(struct exchange *exchange)
 static void answer(struct exchange *exchange)
 {
     drop_upstream(exchange);
+    keep_route(exchange); /* without memory for its name it goes without */
     uint16_t status = exchange->answer_status;
     if (exchange->filter_timer.armed)
         wheel_cancel(exchange->wheel, &exchange->filter_timer);
@@ -142,24 +144,19 @@ void exchange_refuse(struct exchange *exchange, uint8_t failure_kind)
 
 /* ---- phases ------------------------------------------------------------------------------- */
 
-static bool copy_route(struct exchange *exchange, const struct image *image,
-                       const struct edge_image_route *route)
+/* What is remembered of a route: its filters and limits. Its name and its cell are asked for, and
+ * read by keep_route(): with many routes they come from far. */
+static void take_route(struct exchange *exchange, const struct image *image, uint32_t index)
 {
-    const struct edge_image_object *object = image_object(image, route);
+    const struct edge_image_route *route = &image->routes[index];
     const struct edge_image_action *action = image_action(image, route);
-    struct slice space = image_text(image, object->object_namespace);
-    struct slice name = image_text(image, object->object_name);
-    char *text = arena_alloc(&exchange->arena, space.length + name.length + 1);
-    if (!text)
-        return false;
-    memcpy(text, space.at, space.length);
-    text[space.length] = '/';
-    memcpy(text + space.length + 1, name.at, name.length);
-    exchange->route_name = (struct slice){text, space.length + 1 + name.length};
+
+    __builtin_prefetch(image_object(image, route));
+    __builtin_prefetch(&exchange->proxy->route_cells[route->slot], 1);
+    exchange->unnamed_route = index + 1;
     exchange->has_route = 1;
     exchange->route_slot = route->slot;
     exchange->route_generation = route->generation;
-    counters_claim_route(exchange);
     exchange->body_bytes_max = action->body_bytes_max;
     for (uint32_t i = 0; i < action->filter_count && i < EXCHANGE_FILTERS_MAX; i++) {
         const struct edge_image_filter *filter = &image->filters[action->first_filter + i];
@@ -169,6 +166,28 @@ static bool copy_route(struct exchange *exchange, const struct image *image,
             break;
         exchange->filter_count++;
     }
+}
+
+/* The rest of it, before the loop may bring another image. */
+static bool keep_route(struct exchange *exchange)
+{
+    if (exchange->unnamed_route == 0)
+        return true;
+    const struct image *image = &exchange->proxy->view->image;
+    const struct edge_image_object *object =
+        image_object(image, &image->routes[exchange->unnamed_route - 1]);
+    struct slice space = image_text(image, object->object_namespace);
+    struct slice name = image_text(image, object->object_name);
+    char *text = arena_alloc(&exchange->arena, space.length + name.length + 1);
+
+    exchange->unnamed_route = 0;
+    counters_claim_route(exchange);
+    if (!text)
+        return false;
+    memcpy(text, space.at, space.length);
+    text[space.length] = '/';
+    memcpy(text + space.length + 1, name.at, name.length);
+    exchange->route_name = (struct slice){text, space.length + 1 + name.length};
     return true;
 }
 
@@ -218,8 +237,7 @@ static enum step find_route(struct exchange *exchange)
         return fail(exchange, FAILURE_NO_ROUTE, SIDE_DOWNSTREAM);
     const struct edge_image_route *route = &view->image.routes[index];
     const struct edge_image_action *action = image_action(&view->image, route);
-    if (!copy_route(exchange, &view->image, route))
-        return fail(exchange, FAILURE_MEMORY, SIDE_INTERNAL);
+    take_route(exchange, &view->image, (uint32_t)index);
     if ((action->flags & EDGE_ROUTE_REDIRECT_HTTPS) && !exchange->client->tls)
         return redirect_https(exchange);
     if (exchange->body_bytes_max > 0 && request->body == BODY_LENGTH &&
@@ -255,6 +273,8 @@ static enum step filter_request(struct exchange *exchange)
         case FILTER_ANSWER:
             return STEP_ANSWER;
         case FILTER_PAUSE:
+            if (!keep_route(exchange))
+                return fail(exchange, FAILURE_MEMORY, SIDE_INTERNAL);
             exchange->paused = 1;
             return STEP_WAIT;
         default:
@@ -267,7 +287,7 @@ static enum step filter_request(struct exchange *exchange)
 
 static enum step edit_request(struct exchange *exchange)
 {
-    if (!forward_edit(exchange))
+    if (!forward_edit(exchange) || !keep_route(exchange))
         return fail(exchange, FAILURE_MEMORY, SIDE_INTERNAL);
     return STEP_NEXT;
 }
@@ -502,6 +522,8 @@ void exchange_interim(struct exchange *exchange, const struct h1_head *head)
 void exchange_response_head(struct exchange *exchange, const struct h1_head *head)
 {
     exchange->response = head;
+    if (exchange->has_route) /* counted in when the answer has gone out */
+        __builtin_prefetch(&exchange->proxy->route_cells[exchange->route_slot], 1);
     exchange->body_expected = head->body != BODY_NONE;
     exchange->answered_ns = loop_now_ns(exchange->proxy->loop);
     exchange->tries[exchange->tries_count - 1].status = head->status;
