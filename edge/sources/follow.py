@@ -156,6 +156,8 @@ class Follower:
         state = {403: State.FORBIDDEN, 404: State.MISSING}.get(error.status, State.LOST)
         if self.problem is None or self.state != state:
             self.since = time.monotonic()
+            # A server that has just started forbids all for a moment: what was tried before does not count.
+            self._tries = 0
         self.state, self.problem = state, error
         self._tell(self, [])
         top = RETRY_MAX_S if state is State.LOST else SELDOM_S

