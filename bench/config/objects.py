@@ -1,7 +1,7 @@
 """The objects of the configuration benchmarks: N Ingresses of two paths, M Services with a slice each.
 
 Written as YAML, one object a file or all in one; a change replaces its file by rename, so that no reader sees
-half of one. Called by bench/config/publish.py alone.
+half of one. Called by bench/config/publish.py; kube.py gives the same objects to an API server.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,11 +69,11 @@ class Instance:
         return found
 
 
-def start(folder: Folder, work: Path) -> Instance:
-    """Start an instance; shape: returned at its first good answer."""
+def start(source: Mapping[str, object], last: str, work: Path) -> Instance:
+    """Start an instance; shape: returned at its first good answer. ``last``: the host that is asked for."""
     port, admin = processes.free_port(), processes.free_port()
     options = {
-        "--config": folder.path,
+        **source,
         "--http": f"127.0.0.1:{port}",
         "--admin": f"127.0.0.1:{admin}",
         "--workers": 1,
@@ -87,7 +87,6 @@ def start(folder: Folder, work: Path) -> Instance:
     started = time.monotonic()
     process = launch([EDGE, "run", *[word for pair in options.items() for word in pair]], out)
     instance = Instance(process, port, admin, started)
-    last = folder.host(folder.ingresses - 1)
     while True:
         try:
             if instance.ask(last, "/a")[0] == 200:
@@ -100,10 +99,12 @@ def start(folder: Folder, work: Path) -> Instance:
         time.sleep(0.005)
 
 
-def lag_ms(change: tuple[Path, Path], good: Callable[[], bool]) -> float:
-    """Make a change and ask until the answer is the wanted one."""
+def lag_ms(change: Callable[[], object], good: Callable[[], bool], made: bool = False) -> float:
+    """Make a change and ask until the answer is the wanted one. ``made``: count from when it was made."""
     begin = time.monotonic()
-    os.rename(*change)
+    change()
+    if made:
+        begin = time.monotonic()
     while not good():
         if time.monotonic() > begin + 30:
             raise RuntimeError("a change was never served")
@@ -155,7 +156,7 @@ def single_changes(instance: Instance, folder: Folder, count: int) -> list[float
         host = folder.host(number)
         assert instance.ask(host, path)[0] == 404
         change = folder.change_ingress(number, path)
-        return lag_ms(change, lambda: instance.ask(host, path)[0] == 200)
+        return lag_ms(lambda: os.rename(*change), lambda: instance.ask(host, path)[0] == 200)
 
     lags = []
     for turn in range(count):
@@ -169,7 +170,8 @@ def endpoint_changes(instance: Instance, folder: Folder, count: int) -> list[flo
 
     def one(number: int, address: str, name: bytes) -> float:
         host = folder.host(number)
-        return lag_ms(folder.change_slice(number, address), lambda: name in instance.ask(host, "/a")[1])
+        change = folder.change_slice(number, address)
+        return lag_ms(lambda: os.rename(*change), lambda: name in instance.ask(host, "/a")[1])
 
     lags = []
     for turn in range(count):
@@ -274,7 +276,7 @@ def measure(shape: str, arguments: argparse.Namespace, work: Path) -> dict[str, 
                 cwd=ROOT,
             ).stdout.split(),
         )
-        instance = start(folder, work)
+        instance = start({"--config": folder.path}, folder.host(folder.ingresses - 1), work)
         cold = time.monotonic() - instance.started
         cold_cpu = cpu_s(instance.pid("edge-controller"))
         line: dict[str, Any] = {

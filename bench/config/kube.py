@@ -1,0 +1,303 @@
+"""How long a change takes from the API server's answer until the first request is answered by it.
+
+`python -m bench.config.kube [--quick] [--ingresses N] [--services M]`: a real API server (tests/kube), an
+instance beside it with --kubeconfig; N Ingresses of two paths, M Services with a slice of two endpoints. Cold
+start, one Ingress changed, one endpoint gone, 200 changes of endpoints a second under load, the cost of doing
+nothing, memory. Prints JSON lines, also to bench/results/kube.jsonl; the last one is the summary. Needs root.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench.config.objects import INGRESS, SERVICE, SLICE
+from bench.config.publish import APART_S, Instance, cpu_s, lag_ms, resident_mb, spread, start
+from bench.proxy import processes
+from bench.proxy.http1 import ROOT, launch, versions
+from tests.kube.cluster import Cluster
+
+WRITERS = 8  # threads that write objects
+RATE = 200
+LOAD_RATE = 1000
+LATE_S = 0.5  # after which nothing may reach an endpoint that is gone
+PODS = {"198.18.78.1": b"pod-1", "198.18.78.2": b"pod-2"}
+STAYS, GOES = PODS
+NAMESPACE = "default"
+Object = dict[str, Any]
+
+
+class Objects:
+    """The objects of the benchmark in an API server; every change is one request."""
+
+    def __init__(self, kube: Cluster, ingresses: int, services: int, port: int) -> None:
+        self.kube, self.ingresses, self.services, self.port = kube, ingresses, services, port
+
+    def host(self, number: int) -> str:
+        """Host of an Ingress."""
+        return f"shop-{number:05}.example.test"
+
+    def service(self, number: int) -> str:
+        """Service that an Ingress leads to."""
+        return f"web-{number % self.services:05}"
+
+    def make(self) -> float:
+        """Create everything; shape: seconds."""
+        begin = time.monotonic()
+        with ThreadPoolExecutor(WRITERS) as pool:
+            for _ in pool.map(self._service, range(self.services), chunksize=50):
+                pass
+            for _ in pool.map(self._ingress, range(self.ingresses), chunksize=50):
+                pass
+        return time.monotonic() - begin
+
+    def _service(self, number: int) -> None:
+        service = yaml.load(SERVICE.format(service=self.service(number)), yaml.CSafeLoader)
+        del service["spec"]["selector"]  # the slices are ours, not the control plane's
+        service["spec"]["clusterIP"] = "None"
+        self._create("/api/v1", "services", service)
+        text = SLICE.format(service=self.service(number), port=self.port, address=STAYS)
+        endpoints = yaml.load(text, yaml.CSafeLoader)
+        endpoints["endpoints"] = self._endpoints(STAYS, GOES)
+        self._create("/apis/discovery.k8s.io/v1", "endpointslices", endpoints)
+
+    def _ingress(self, number: int) -> None:
+        text = INGRESS.format(number=number, host=self.host(number), service=self.service(number), path="/b")
+        self._create("/apis/networking.k8s.io/v1", "ingresses", yaml.load(text, yaml.CSafeLoader))
+
+    def _create(self, api: str, plural: str, obj: Object) -> None:
+        with self.kube.on("control"):
+            self.kube.api.request("POST", f"{api}/namespaces/{NAMESPACE}/{plural}", obj, timeout=60)
+
+    def _endpoints(self, *addresses: str) -> list[Object]:
+        return [{"addresses": [one], "conditions": {"ready": True}} for one in addresses]
+
+    def change_ingress(self, number: int, path: str) -> None:
+        """Give an Ingress' second path another text."""
+        self._patch(
+            f"/apis/networking.k8s.io/v1/namespaces/{NAMESPACE}/ingresses/shop-{number:05}",
+            [{"op": "replace", "path": "/spec/rules/0/http/paths/1/path", "value": path}],
+        )
+
+    def change_slice(self, number: int, *addresses: str) -> None:
+        """Give a Service other endpoints."""
+        self._patch(
+            f"/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices/{self.service(number)}-1",
+            [{"op": "replace", "path": "/endpoints", "value": self._endpoints(*addresses)}],
+        )
+
+    def _patch(self, path: str, change: Any) -> None:
+        self.kube.api.request("PATCH", path, change, content_type="application/json-patch+json", timeout=60)
+
+
+def single_changes(instance: Instance, objects: Objects, count: int) -> list[float]:
+    """One Ingress changed, count times, each by itself; from the API's answer on."""
+    lags = []
+    for turn in range(count):
+        number, path = (turn * 7919) % objects.ingresses, f"/c{turn}"
+        host = objects.host(number)
+
+        def change(number: int = number, path: str = path) -> None:
+            objects.change_ingress(number, path)
+
+        def good(host: str = host, path: str = path) -> bool:
+            return instance.ask(host, path)[0] == 200
+
+        lags.append(lag_ms(change, good, made=True))
+        time.sleep(APART_S)
+    return lags
+
+
+def endpoints_gone(instance: Instance, objects: Objects, count: int) -> list[float]:
+    """One of two endpoints gone, count times: when the last answer came from it, after the API's answer."""
+    lags = []
+    for turn in range(count):
+        number = (turn * 31) % min(objects.services, objects.ingresses)
+        host = objects.host(number)
+        objects.change_slice(number, STAYS)
+        made = last = time.monotonic()
+        while time.monotonic() < made + 0.4:
+            asked = time.monotonic()
+            if PODS[GOES] in instance.ask(host, "/a")[1]:
+                last = asked
+            time.sleep(0.0005)
+        lags.append(1000 * (last - made))
+        objects.change_slice(number, STAYS, GOES)
+    return lags
+
+
+def churn(instance: Instance, objects: Objects, seconds: float) -> dict[str, Any]:
+    """Endpoints that come and go under load: failed requests, and answers of an endpoint that is gone."""
+    load: dict[str, Any] = {}
+    target = min(objects.services, objects.ingresses) - 1
+
+    def traffic() -> None:
+        load.update(
+            processes.load(
+                instance.port,
+                connections=8,
+                seconds=seconds + 1,
+                rate=LOAD_RATE,
+                host=objects.host(target),
+                path="/a",
+            )
+        )
+
+    controller = instance.pid("edge-controller")
+    gone: dict[int, float] = {}  # since when an endpoint is gone, by Service
+    late, made = 0, 0
+    lock = threading.Lock()
+    begin, spent = time.monotonic(), cpu_s(controller)
+
+    def write(worker: int) -> None:
+        """Write at this worker's share of the rate; its Services are its own, so that it knows their state."""
+        nonlocal made
+        own = [target] if not worker else list(range(worker, target, WRITERS))
+        turn = 0
+        with objects.kube.on("control"):
+            while (due := begin + (worker + turn * WRITERS) / RATE) < begin + seconds:
+                time.sleep(max(0.0, due - time.monotonic()))
+                number, leaves = own[turn // 2 % len(own)], turn % 2 == 0
+                if not leaves:
+                    with lock:
+                        gone.pop(number, None)
+                objects.change_slice(number, *((STAYS,) if leaves else (STAYS, GOES)))
+                with lock:
+                    made += 1
+                    if leaves:
+                        gone[number] = time.monotonic()
+                turn += 1
+
+    writers = [threading.Thread(target=write, args=(worker,)) for worker in range(WRITERS)]
+    traffic_thread = threading.Thread(target=traffic)
+    for thread in (*writers, traffic_thread):
+        thread.start()
+    asked = 0
+    connection = http.client.HTTPConnection("127.0.0.1", instance.port, timeout=10)
+    while any(thread.is_alive() for thread in writers):
+        now = time.monotonic()
+        with lock:
+            due = [number for number, since in gone.items() if now - since > LATE_S]
+        for number in due[:50]:
+            connection.request("GET", "/a", headers={"Host": objects.host(number)})
+            answer = connection.getresponse().read()
+            with lock:
+                still = gone.get(number, now) < now  # it did not come back meanwhile
+            asked += 1
+            late += still and PODS[GOES] in answer
+        time.sleep(0.01)
+    connection.close()
+    elapsed = time.monotonic() - begin
+    busy = (cpu_s(controller) - spent) / elapsed
+    traffic_thread.join()
+    return {
+        "changes": made,
+        "a_second": round(made / elapsed, 1),
+        "seconds": round(elapsed, 1),
+        "controller_core": round(busy, 3),
+        "requests": load["requests"],
+        "failed": load["errors"] + load["unanswered"] + load["closed"],
+        "asked_late": asked,
+        "answered_by_what_is_gone": late,
+    }
+
+
+def idle(instance: Instance, seconds: float) -> dict[str, float]:
+    """Processor time of each of our processes while nothing changes, in percent of one core."""
+    pids = {"holder": instance.process.pid}
+    pids |= {name: instance.pid(f"edge-{name}") for name in ("controller", "data")}
+    before = {name: cpu_s(pid) for name, pid in pids.items()}
+    time.sleep(seconds)
+    found = {name: round(100 * (cpu_s(pid) - before[name]) / seconds, 3) for name, pid in pids.items()}
+    return {**found, "all": round(sum(found.values()), 3), "seconds": seconds}
+
+
+def measure(kube: Cluster, arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """Everything, inside the control plane's network."""
+    for address in PODS:
+        subprocess.run(["ip", "addr", "replace", f"{address}/32", "dev", "lo"], check=True)
+    port = processes.free_port()
+    pods = [
+        launch(
+            [
+                sys.executable,
+                "-m",
+                "tests.fakes.endpoint",
+                "--name",
+                name.decode(),
+                "--listen",
+                f"{address}:{port}",
+            ],
+            work / f"{name.decode()}.out",
+        )
+        for address, name in PODS.items()
+    ]
+    instance = None
+    try:
+        objects = Objects(kube, arguments.ingresses, arguments.services, port)
+        kube.kubectl("apply", "-k", ROOT / "manifests" / "crds")
+        line: dict[str, Any] = {
+            "ingresses": objects.ingresses,
+            "services": objects.services,
+            "created_s": round(objects.make(), 1),
+        }
+        options = {"--kubeconfig": kube.admin, "--node-name": "n1", "--pod-namespace": NAMESPACE}
+        instance = start(options, objects.host(objects.ingresses - 1), work)
+        line["cold_start_s"] = round(time.monotonic() - instance.started, 2)
+        controller = instance.pid("edge-controller")
+        line["controller_cpu_s"] = round(cpu_s(controller), 2)
+        count = 20 if arguments.quick else 200
+        single_changes(instance, objects, 3)
+        for name, change in (("ingress", single_changes), ("endpoint_gone", endpoints_gone)):
+            spent = cpu_s(controller)
+            line[f"{name}_ms"] = spread(change(instance, objects, count))
+            line[f"{name}_cpu_ms"] = round(1000 * (cpu_s(controller) - spent) / count, 2)
+        line["churn"] = churn(instance, objects, 10 if arguments.quick else 60)
+        time.sleep(2)
+        line["idle_percent"] = idle(instance, 15 if arguments.quick else 60)
+        line["controller_mb"] = round(resident_mb(controller), 1)
+        line["data_mb"] = round(resident_mb(instance.pid("edge-data")), 1)
+        return line
+    finally:
+        for process in [*([instance.process] if instance else []), *pods]:
+            processes.stop(process)
+
+
+def main() -> int:
+    """Run the benchmark; shape: the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--ingresses", type=int, default=10_000)
+    parser.add_argument("--services", type=int, default=2_000)
+    arguments = parser.parse_args()
+    processes.compile_tool("load")
+    results = ROOT / "bench" / "results" / "kube.jsonl"
+    stamp = {"date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "versions": versions()}
+    with (
+        Cluster(nodes=1) as kube,
+        tempfile.TemporaryDirectory(prefix="bench-kube-") as folder,
+        kube.on("control"),
+    ):
+        line = measure(kube, arguments, Path(folder))
+    print(json.dumps(line), flush=True)
+    summary = {"bench": "config.kube", "summary": True, **stamp, **line}
+    print(json.dumps(summary), flush=True)
+    results.parent.mkdir(exist_ok=True)
+    with results.open("a") as sink:
+        sink.write(json.dumps(summary) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
