@@ -159,6 +159,7 @@ class ModelBuilder:
             policies=self._policies,
             diagnostics=self._ledger.sorted(),
             step=self._routes.step,
+            moved=self.upstreams.moved,
         )
 
     def _refuse(self, refused: Iterable[Diagnostic]) -> set[Key]:

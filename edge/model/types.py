@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import NamedTuple
 
 from edge.model.diagnostics import Diagnostic, ObjectRef
 from edge.model.matches import NO_MATCHES, Matches
@@ -55,8 +56,7 @@ class Listener:
     head_ms: int = 60_000
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class UpstreamKey:
+class UpstreamKey(NamedTuple):
     """Identity of an upstream: the Service port as the object wrote it, and its policy's digest."""
 
     namespace: str
@@ -171,11 +171,19 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class Moved:
+    """How endpoints came from those before: all but those of ``keys`` are the same."""
+
+    before: dict[UpstreamKey, tuple[Endpoint, ...]]
+    keys: frozenset[UpstreamKey]
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """All objects, linked and judged.
 
     Shape: routes ordered by precedence; ``endpoints`` has one entry for every upstream key. ``step``: how the
-    routes came from those of an earlier Model, where that is known.
+    routes came from those of an earlier Model, where that is known; ``moved``: and the endpoints.
     """
 
     listeners: tuple[Listener, ...]
@@ -186,3 +194,4 @@ class Model:
     policies: tuple[Policy, ...]
     diagnostics: tuple[Diagnostic, ...]
     step: Step[Route] | None = field(default=None, compare=False, repr=False)
+    moved: Moved | None = field(default=None, compare=False, repr=False)

@@ -13,7 +13,7 @@ from edge.model.endpoints import SERVICE_LABEL, Judged, choose, eligible, judge_
 from edge.model.findings import Findings, Ledger
 from edge.model.ingress import Identity, RouteWish
 from edge.model.ordered import Ordered
-from edge.model.types import Endpoint, Network, Upstream, UpstreamKey
+from edge.model.types import Endpoint, Moved, Network, Upstream, UpstreamKey
 from edge.resources.kinds import RESOLVED_NAME, EndpointSlice, Problem, Service, plain
 from edge.resources.store import ResourceStore
 
@@ -34,7 +34,9 @@ class Upstreams:
         self._of_name: dict[str, set[Place]] = {}  # host name of ExternalNames → Services
         self._upstreams: Ordered[Upstream] = Ordered()
         self._endpoints: dict[UpstreamKey, tuple[Endpoint, ...]] = {}
-        self._shown: dict[UpstreamKey, tuple[Endpoint, ...]] | None = None
+        self._shown: dict[UpstreamKey, tuple[Endpoint, ...]] = {}
+        self._changed: set[UpstreamKey] = set()  # that _shown does not tell of yet
+        self.moved: Moved | None = None
         self._problems: dict[UpstreamKey, Problem] = {}
         self._judged: dict[UpstreamKey, tuple[Judged, ...]] = {}
         self._slices: dict[Place, dict[str, ObjectRef]] = {}  # Service → its slices
@@ -141,7 +143,7 @@ class Upstreams:
         endpoints = () if ref in refused else eligible(judged)
         if self._endpoints.get(key) != endpoints:
             self._endpoints[key] = endpoints
-            self._shown = None
+            self._changed.add(key)
 
     def _drop(self, key: UpstreamKey, place: Place) -> None:
         """Forget an upstream that no route uses."""
@@ -154,7 +156,7 @@ class Upstreams:
         self._problems.pop(key, None)
         self._ledger.put(("endpoints", key), ())
         if self._endpoints.pop(key, None) is not None:
-            self._shown = None
+            self._changed.add(key)
 
     def _blame(self, identity: Identity) -> None:
         """Tell the route's Ingress what is wrong with the Service that it names."""
@@ -170,9 +172,11 @@ class Upstreams:
         return self._upstreams.values()
 
     def endpoints(self) -> dict[UpstreamKey, tuple[Endpoint, ...]]:
-        """Shape: one entry for every upstream; the same dict until something changes."""
-        if self._shown is None:
+        """Shape: one entry for every upstream; the same dict until something changes: see ``moved``."""
+        if self._changed:
+            self.moved = Moved(self._shown, frozenset(self._changed))
             self._shown = dict(self._endpoints)
+            self._changed.clear()
         return self._shown
 
     def judged(self, key: UpstreamKey) -> tuple[Judged, ...]:

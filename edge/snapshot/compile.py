@@ -119,7 +119,7 @@ class SnapshotCompiler:
             upstreams=self._upstreams,
             certificates=model.certificates,
             policies=model.policies,
-            diagnostics=(*model.diagnostics, *over),
+            diagnostics=(*model.diagnostics, *over) if over else model.diagnostics,
             step=self._placed.step,
         )
 
@@ -127,6 +127,16 @@ class SnapshotCompiler:
 
     def _place_upstreams(self, model: Model, version: int) -> bool:
         """Shape: whether an upstream came or went, so that routes must be looked at."""
+        step = model.moved
+        if (
+            self._started
+            and not self._over
+            and step is not None
+            and step.before is self._endpoints
+            and model.upstreams is self._upstream_row
+        ):
+            self._move_endpoints(model, step.keys)
+            return False
         old, result = self._upstreams, {}
         fresh: list[Upstream] = []
         for upstream in model.upstreams:
@@ -160,6 +170,15 @@ class SnapshotCompiler:
         self._upstreams = result
         self._upstream_row, self._endpoints = model.upstreams, model.endpoints
         return bool(gone or fresh)
+
+    def _move_endpoints(self, model: Model, keys: frozenset[UpstreamKey]) -> None:
+        """Take over endpoints where nothing else of any upstream changed."""
+        self._upstreams, self._endpoints = dict(self._upstreams), model.endpoints
+        for key in keys:
+            old = self._upstreams[key]
+            self._count_upstream(old, -1)
+            placed = self._upstreams[key] = PlacedUpstream(old.slot, old.upstream, model.endpoints[key])
+            self._count_upstream(placed, 1)
 
     def _count_upstream(self, placed: PlacedUpstream, sign: int) -> None:
         """Add an upstream to the sums, or take it out."""

@@ -34,11 +34,14 @@ def compare(previous: Snapshot | None, current: Snapshot) -> Change:
         return Change(ChangeKind.FULL)
     if previous.endpoints_digest == current.endpoints_digest:
         return Change(ChangeKind.NOTHING)
+    if len(previous.upstreams) != len(current.upstreams):
+        return Change(ChangeKind.FULL)
     changed = []
-    for key, placed in current.upstreams.items():
-        old = previous.upstreams.get(key)
-        if old is placed:
+    # In the same order as a rule: no look-up for those that did not change.
+    for before, (key, placed) in zip(previous.upstreams.values(), current.upstreams.items(), strict=True):
+        if before is placed:
             continue
+        old = previous.upstreams.get(key)
         if old is None or old.slot != placed.slot:
             # Equal routes digests mean equal keys; another slot means that slots were lost.
             return Change(ChangeKind.FULL)

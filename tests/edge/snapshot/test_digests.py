@@ -75,4 +75,4 @@ def test_fields_of_the_others_count() -> None:
     )
     policy = Policy(REF)
     assert digests.policy_digest(replace(policy, per_source=PerSource(1))) != digests.policy_digest(policy)
-    assert digests.endpoints_share(UPSTREAM, ()) != digests.endpoints_share(replace(UPSTREAM, port="81"), ())
+    assert digests.endpoints_share(UPSTREAM, ()) != digests.endpoints_share(UPSTREAM._replace(port="81"), ())
