@@ -310,17 +310,18 @@ class Controller:
 
     async def _watch(self) -> None:
         async for batch in self._source.watch():
-            spent = time.process_time()
+            spent = time.thread_time()
             async with self._busy:
                 self._take(self._store.apply(batch))
                 if self._reporter is not None:
-                    self._reporter.seen(event.key for event in batch)
+                    self._reporter.seen(event.key for event in batch if not event.quiet)
+                    self._reporter.seen_quietly(event.key for event in batch if event.quiet)
                 # Status that was written, by us most of all, is no reason to publish.
                 quiet = bool(batch) and all(event.quiet for event in batch)
                 if not quiet and not self._link.state.draining:
                     await self._publish()
             # As long as it took: a stream of changes shares publishes, and half of a core stays free.
-            await asyncio.sleep(min(time.process_time() - spent, REST_MAX_S))
+            await asyncio.sleep(min(time.thread_time() - spent, REST_MAX_S))
 
     async def _take_names(self, events: list[ResourceEvent]) -> None:
         async with self._busy:
@@ -437,8 +438,9 @@ class Controller:
         self._accepted.follow(self._store, self._unkept, self._refused)
         self._unkept = set()
         running = self.view.snapshot or snapshot
+        # All of it together when the keeper writes: a stream of versions is not copied for nothing.
         self._keeper.keep(
-            Contents(
+            lambda: Contents(
                 running.version,
                 snapshot.routes_digest,
                 snapshot.endpoints_digest,

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edge.controller import status
-from edge.controller.calls import Calls
+from edge.controller.calls import NOT_LEADING, Calls
 from edge.controller.events import EventRecorder, Regarding, notices
 from edge.controller.fleet import Fleet, siblings
 from edge.controller.leader import Election, boot_time, identity_of
@@ -92,6 +92,7 @@ class Reporter:
         self._fleet_moved = asyncio.Event()
         self._fleet_listed: set[str] = set()
         self._fleet_problems: dict[str, str] = {}
+        self._said: dict[str, str] = {}
         self._known: dict[Key, _Known] = {}
         self._found: dict[ObjectRef, tuple[Diagnostic, ...]] = {}
         self._diagnostics: tuple[Diagnostic, ...] = ()
@@ -105,10 +106,15 @@ class Reporter:
     # ---- told by the loop, in no time ------------------------------------------------------
 
     def seen(self, keys: Iterable[Key]) -> None:
-        """Take note of objects that came, changed or went, be it in their status alone."""
+        """Take note of objects that came, changed or went; a publish follows."""
         fresh = set(keys)
         self._touched |= fresh
         self._unpublished |= fresh
+        self._wake.set()
+
+    def seen_quietly(self, keys: Iterable[Key]) -> None:
+        """Take note of objects that changed in their status alone; no publish follows."""
+        self._touched.update(keys)
         self._wake.set()
 
     def published(self) -> None:
@@ -491,6 +497,7 @@ class Reporter:
                 if error.status in (0, 429) or error.status >= 500:
                     self._events.pause(max(error.retry_after, 1.0))
                 self._events.failed(key, error.retry_after)
+                self._say_once("events", error)
                 continue
             self._events.done(key)
             if again is not None:
@@ -513,6 +520,11 @@ class Reporter:
         if known is not None and any(one.reason == "Accepted" for one in said):
             known.said = True
         return again
+
+    def _say_once(self, what: str, error: ApiError) -> None:
+        if str(error) != self._said.get(what) and error.reason != NOT_LEADING:
+            say(f"{what}: {error}")
+        self._said[what] = str(error)
 
     # ---- for others ------------------------------------------------------------------------
 

@@ -340,6 +340,19 @@ def test_events(server: ApiServer, api: Api) -> None:
     play(story, one)
 
 
+def test_a_write_that_comes_back_holds_no_event_up(server: ApiServer, api: Api) -> None:
+    node(server, "n1", "198.18.0.1")
+    ingress(server, "a")
+    one = Instance(server, api)
+
+    async def story() -> None:
+        one.load()
+        one.reporter.seen_quietly([("Ingress", "default", "a")])  # no publish follows
+        await until(lambda: events(server) == [("a", "Normal", "Accepted")])
+
+    play(story, one)
+
+
 def test_policies(server: ApiServer, api: Api) -> None:
     node(server, "n1", "198.18.0.1")
     node(server, "n2", "198.18.0.2")
