@@ -104,6 +104,19 @@ def test_a_budget_for_a_daemonset_is_a_number() -> None:
     assert isinstance(spec["minAvailable"], int) and "maxUnavailable" not in spec
 
 
+def test_who_detaches_has_less() -> None:
+    chosen = one(written("detach"), "DaemonSet", "xdp-edge-detach")["spec"]["template"]["spec"]
+    (first,) = chosen["initContainers"]
+    assert set(first["securityContext"]["capabilities"]["add"]) == {"BPF", "NET_ADMIN"}
+    assert chosen["automountServiceAccountToken"] is False
+    ours = {mount["name"]: mount["mountPath"] for mount in EDGE["volumeMounts"]}
+    for mount in first["volumeMounts"]:
+        assert ours[mount["name"]] == mount["mountPath"]
+    assert {volume["name"]: volume for volume in POD["volumes"]}.items() >= {
+        volume["name"]: volume for volume in chosen["volumes"]
+    }.items()
+
+
 def test_every_file_of_the_base_is_applied() -> None:
     (kustomization,) = documents((MANIFESTS / "base/kustomization.yaml").read_text())
     files = {path.name for path in (MANIFESTS / "base").glob("*.yaml")} - {"kustomization.yaml"}
