@@ -82,7 +82,7 @@ class Keeper:
         self._note = note
         self._at_start: list[Diagnostic] = []
         self._not_kept: tuple[Key, ...] = ()
-        self._pending: Contents | None = None
+        self._pending: Callable[[], Contents] | None = None
         self._written: Contents | None = None
         self._wake = asyncio.Event()
         self._hurried = asyncio.Event()
@@ -204,8 +204,8 @@ class Keeper:
 
     # ---- run -----------------------------------------------------------------------------
 
-    def keep(self, contents: Contents) -> None:
-        """Have the contents written soon; the last of several wins."""
+    def keep(self, contents: Callable[[], Contents]) -> None:
+        """Have the contents written soon; the last of several wins, and is asked when it is its turn."""
         self._pending = contents
         self._wake.set()
 
@@ -220,7 +220,7 @@ class Keeper:
                 await _within(self._wake, LOOK_S)
                 self._wake.clear()
                 if self._pending is None and self._is_lost():
-                    self._pending = self._written
+                    self._pending = self._again
                 if self._pending is None:
                     continue
                 began = time.monotonic()
@@ -233,16 +233,22 @@ class Keeper:
                     self._wake.set()
         finally:
             if self._pending is not None and not self.error:
-                self._settle(self._pending, self._store(self._pending))
+                contents = self._pending()
+                self._settle(self._pending, contents, self._store(contents))
 
     def _is_lost(self) -> bool:
         """Say whether somebody took away what was written."""
         return self._written is not None and not (self._directory.path / CURRENT).exists()
 
     async def _write(self) -> None:
-        contents = self._pending
-        assert contents is not None
-        self._settle(contents, await asyncio.to_thread(self._store, contents))
+        pending = self._pending
+        assert pending is not None
+        contents = pending()
+        self._settle(pending, contents, await asyncio.to_thread(self._store, contents))
+
+    def _again(self) -> Contents:
+        assert self._written is not None
+        return self._written
 
     def _store(self, contents: Contents) -> tuple[str, tuple[Key, ...]]:
         """Write all files, in a thread. Shape: "" or why not, and the objects that have no form."""
@@ -264,7 +270,9 @@ class Keeper:
             return str(error), ()
         return "", lost
 
-    def _settle(self, contents: Contents, outcome: tuple[str, tuple[Key, ...]]) -> None:
+    def _settle(
+        self, pending: Callable[[], Contents], contents: Contents, outcome: tuple[str, tuple[Key, ...]]
+    ) -> None:
         error, lost = outcome
         if error:
             self.errors += 1
@@ -279,7 +287,7 @@ class Keeper:
             if not contents.written:
                 self.written, self._written_monotonic = int(time.time()), time.monotonic()
             self._not_kept = lost
-            if self._pending is contents:
+            if self._pending is pending:
                 self._pending = None
         self.error = error
 

@@ -112,7 +112,7 @@ class SlotTable:
             },
             separators=(",", ":"),
         )
-        return f'{{"used":[{",".join(self._rows.values())}],{rest[1:]}'
+        return "".join(('{"used":[', ",".join(self._rows.values()), "],", rest[1:]))
 
     @classmethod
     def from_plain(cls, limit: int, plain: Any) -> SlotTable:
@@ -170,7 +170,8 @@ class SlotTables:
     def to_json(self) -> str:
         """Shape: the text of the state file."""
         head = f'{{"format":2,"versions_below":{self.versions_below}'
-        return f'{head},"routes":{self.routes.to_json()},"upstreams":{self.upstreams.to_json()}}}'
+        routes, upstreams = self.routes.to_json(), self.upstreams.to_json()
+        return "".join((head, ',"routes":', routes, ',"upstreams":', upstreams, "}"))
 
     @classmethod
     def from_json(cls, text: str) -> SlotTables:

@@ -40,6 +40,10 @@ class Notes:
         self.heard.append((kind, text))
 
 
+def keep(keeper: Keeper, contents: Contents) -> None:
+    keeper.keep(lambda: contents)
+
+
 def make(folder: Path, secrets: bool = False) -> Keeper:
     return Keeper(StateDirectory(folder), secrets, Notes())
 
@@ -297,10 +301,10 @@ def test_of_many_the_last_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Keeper, "_store", store)
 
     async def story(keeper: Keeper) -> None:
-        keeper.keep(contents(1, "web"))
+        keep(keeper, contents(1, "web"))
         await until(lambda: keeper.current)
         for version in range(2, 50):
-            keeper.keep(contents(version, "web"))
+            keep(keeper, contents(version, "web"))
             await asyncio.sleep(0)
         assert not keeper.current
 
@@ -313,9 +317,9 @@ def test_a_stop_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(module, "APART_S", 30.0)
 
     async def story(keeper: Keeper) -> None:
-        keeper.keep(contents(1))
+        keep(keeper, contents(1))
         await until(lambda: keeper.current)
-        keeper.keep(contents(2))
+        keep(keeper, contents(2))
         keeper.hurry()
         await until(lambda: keeper.current)
 
@@ -329,7 +333,7 @@ def test_a_stop_with_a_full_disk_does_not_spin(tmp_path: Path, monkeypatch: pyte
     folder.write_text("in the way")
 
     async def story(keeper: Keeper) -> None:
-        keeper.keep(contents(1))
+        keep(keeper, contents(1))
         await until(lambda: keeper.errors == 1)
         keeper.hurry()
         await until(lambda: keeper.errors == 2)
@@ -347,7 +351,7 @@ def test_what_cannot_be_written_is_said_once_and_tried_until_it_can(
     folder.write_text("in the way")
 
     async def story(keeper: Keeper) -> None:
-        keeper.keep(contents(1, "web"))
+        keep(keeper, contents(1, "web"))
         await until(lambda: keeper.errors >= 3)
         assert reasons(keeper) == ["NotWritten"] and not keeper.current
         folder.unlink()
@@ -362,7 +366,7 @@ def test_what_cannot_be_written_is_said_once_and_tried_until_it_can(
 
 def test_a_file_that_was_taken_away_is_written_again(tmp_path: Path) -> None:
     async def story(keeper: Keeper) -> None:
-        keeper.keep(contents(1, "web"))
+        keep(keeper, contents(1, "web"))
         await until(lambda: keeper.current)
         (tmp_path / CURRENT).unlink()
         await until((tmp_path / CURRENT).exists)
@@ -376,10 +380,10 @@ def test_a_state_that_is_served_for_a_lost_source_keeps_its_time(tmp_path: Path)
 
     async def story(keeper: Keeper) -> None:
         assert keeper.recover().written == 1000
-        keeper.keep(replace(contents(2, "web"), written=keeper.written))
+        keep(keeper, replace(contents(2, "web"), written=keeper.written))
         await until(lambda: keeper.current)
         assert keeper.written == 1000 and keeper.age_s > 1e9
-        keeper.keep(contents(2, "web"))
+        keep(keeper, contents(2, "web"))
         await until(lambda: keeper.current)
         assert keeper.age_s < 60, "the source is back"
 
@@ -389,10 +393,10 @@ def test_a_state_that_is_served_for_a_lost_source_keeps_its_time(tmp_path: Path)
 
 def test_the_same_is_not_written_again(tmp_path: Path) -> None:
     async def story(keeper: Keeper) -> None:
-        keeper.keep(contents(1, "web"))
+        keep(keeper, contents(1, "web"))
         await until(lambda: keeper.current)
         before = (tmp_path / CURRENT).stat().st_ino
-        keeper.keep(contents(1, "web"))
+        keep(keeper, contents(1, "web"))
         await until(lambda: keeper.current)
         assert (tmp_path / CURRENT).stat().st_ino == before
 
@@ -402,7 +406,7 @@ def test_the_same_is_not_written_again(tmp_path: Path) -> None:
 def test_an_object_without_a_form_is_a_finding(tmp_path: Path) -> None:
     async def story(keeper: Keeper) -> None:
         odd = {("Service", "default", "x"): {"kind": "Service", "x": {None: 1}}}
-        keeper.keep(Contents(1, b"", b"", "", odd, {}))
+        keep(keeper, Contents(1, b"", b"", "", odd, {}))
         await until(lambda: keeper.current)
         assert [str(finding.object) for finding in keeper.findings] == ["Service/default/x"]
 
