@@ -33,7 +33,7 @@ from edge.controller.calls import MERGE_PATCH, Calls
 from edge.controller.log import say
 from edge.errors import ApiError
 
-TEND_S = 30.0
+TEND_S = 10.0
 LEADS_S = 2.0  # between two looks whether we lead
 SETTLE_S = 60.0  # from the bundle's change until what it brought is served
 AUTHORITIES_MAX = 3

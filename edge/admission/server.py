@@ -37,6 +37,7 @@ FIRST_S = 5.0  # for the head of a stranger's first request
 IDLE_S = 120.0  # between two requests; the API server lets go after 90
 BODY_S = 10.0
 WRITE_S = 10.0
+LINGER_S = 0.4  # at the end of the process; the holder has a second's patience
 SWEEP_S = 0.5  # between two looks at who has taken too long: a timer for each step would cost more than h11
 MODEL_S = 4.0  # for a model that is being made of many changes
 
@@ -138,20 +139,27 @@ class Webhook:
         self._sweeping = asyncio.create_task(self._sweep())
 
     def stop(self) -> None:
-        """Accept no more; calls under way are answered, and their connections end with them."""
+        """Accept no more. Each connection is answered once more, and told that it ends.
+
+        None is closed that an API server may be writing to: it would not try that call again.
+        """
         self._closing = True
         if self._accepting is not None:
             self._accepting.cancel()
-        for caller in list(self._callers):
-            if not caller.busy:
-                self._drop(caller)
 
     async def close(self) -> None:
-        """Stop, and wait for what is under way for as long as an answer may take."""
+        """Stop, answer for a moment what still comes, and end."""
         self.stop()
-        tasks = [task for task in (self._accepting, *(one.task for one in self._callers)) if task]
+        tasks = [
+            task for task in (self._accepting, *(one.task for one in self._callers if one.known)) if task
+        ]
         if tasks:
-            await asyncio.wait(tasks, timeout=WRITE_S)
+            await asyncio.wait(tasks, timeout=LINGER_S)
+        last = [one.task for one in list(self._callers) if one.task]
+        for caller in list(self._callers):
+            self._drop(caller)
+        if last:
+            await asyncio.wait(last, timeout=LINGER_S)
         if self._sweeping is not None:
             self._sweeping.cancel()
 
@@ -226,7 +234,7 @@ class Webhook:
     ) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
         time_of_loop = asyncio.get_running_loop().time
-        while not self._closing:
+        while True:
             answer: Answer
             try:
                 caller.until = time_of_loop() + (IDLE_S if caller.known else FIRST_S)

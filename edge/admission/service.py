@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import time
 from collections.abc import Callable
 
 from edge.admission.certificate import dates_of
@@ -23,6 +24,8 @@ from edge.errors import ApiError, OptionError
 from edge.options import Options
 
 FOLLOW_S = 20.0  # between two looks at the Secret
+READ_S = 30.0  # for the objects that are there
+READ_LOOK_S = 0.05
 FIRST_S = 1.0  # while there is none
 
 
@@ -81,6 +84,7 @@ class AdmissionService:
                     what = "the admission webhook"
                     if not await until_open(listening, self._place, "--webhook", what):
                         return
+                    await self._until_read()
                     opened = True
                     self.webhook.start(listening)
                     say(f"{what} is open on {self._place}")
@@ -91,6 +95,15 @@ class AdmissionService:
         finally:
             if not opened:
                 listening.close()
+
+    async def _until_read(self) -> None:
+        """Wait for the objects: a predecessor that knows them may accept on the same socket still.
+
+        Not for ever, because somebody must say that they are not there.
+        """
+        deadline = time.monotonic() + READ_S
+        while self._view.judge is None and time.monotonic() < deadline:
+            await asyncio.sleep(READ_LOOK_S)
 
     def _use(self, contents: Contents) -> str:
         """Serve what the Secret says, if it is another. Shape: "" or why it cannot be served."""

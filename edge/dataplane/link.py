@@ -119,6 +119,11 @@ class HolderLink:
         if not self._begun.done():
             raise ConnectionError("the holder is gone")
 
+    def leave(self) -> None:
+        """End as if the holder were gone: it has asked for it."""
+        if not self.gone.done():
+            self.gone.set_result(None)
+
     def close(self) -> None:
         """Stop reading and close everything that the holder gave."""
         if self._rejoining is not None:

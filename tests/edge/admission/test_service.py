@@ -163,6 +163,34 @@ def test_a_successor_gets_the_new_calls(server: ApiServer, tmp_path: Path) -> No
     asyncio.run(story())
 
 
+def test_who_has_not_read_the_objects_leaves_calls_to_who_has(
+    server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        view = make_view(tmp_path / "state", [SERVICE])
+        judge, view.judge = view.judge, None
+        instance = Instance(server, tmp_path, view, Options(webhook="127.0.0.1:1"))
+        bundle, path = await announced(server)
+        waiting = asyncio.create_task(connect(instance.port, bundle))
+        await asyncio.wait([waiting], timeout=0.1)
+        assert not waiting.done()
+        view.judge = judge
+        client = await asyncio.wait_for(waiting, 10)
+        assert (await client.ask(call(review(ingress("a")), path)))[0] == 200
+        await client.close()
+        await instance.close()
+        # But in the end somebody says it.
+        monkeypatch.setattr(service, "READ_S", 0.1)
+        view.judge = None
+        instance = Instance(server, tmp_path, view, Options(webhook="127.0.0.1:1"))
+        client = await asyncio.wait_for(connect(instance.port, bundle), 10)
+        assert (await client.ask(call(review(ingress("a")), path)))[0] == 503
+        await client.close()
+        await instance.close()
+
+    asyncio.run(story())
+
+
 @pytest.mark.parametrize("wrong", [{"webhook_client_ca": "/nowhere"}, {"watch_selector": "a b"}])
 def test_options_that_cannot_be(server: ApiServer, tmp_path: Path, wrong: dict[str, str]) -> None:
     async def story() -> None:
