@@ -161,7 +161,7 @@ def churn(instance: Instance, objects: Objects, seconds: float) -> dict[str, Any
     begin, spent = time.monotonic(), cpu_s(controller)
 
     def write(worker: int) -> None:
-        """Write at this worker's share of the rate; its Services are its own, so that it knows their state."""
+        """Write this worker's share; its Services are its own, so that their order is known."""
         nonlocal made
         own = [target] if not worker else list(range(worker, target, WRITERS))
         turn = 0

@@ -1,0 +1,112 @@
+"""An instance whose objects come from an API server that is away: at a start, while it runs, over both.
+
+Stories on loopback, with the API server double. What one follower does stands in tests/edge/sources.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.lab import wait_for
+from tests.e2e.objects import endpoints, ingress, service
+from tests.e2e.running import Running, pod
+from tests.fakes.apiserver import ApiServer
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with pod("web") as number:
+        yield number
+
+
+@pytest.fixture
+def server(port: int) -> Iterator[ApiServer]:
+    with ApiServer(tls=True) as found:
+        found.put(service("web"))
+        found.put(endpoints("web", port))
+        for name in "ab":
+            found.put(ingress(name, [(f"{name}.example", "/", "web")]))
+        yield found
+
+
+def instance(tmp_path: Path, server: ApiServer, **options: object) -> Running:
+    return Running(
+        tmp_path,
+        None,  # type: ignore[arg-type]
+        kubeconfig=server.kubeconfig(tmp_path),
+        instance="kept",
+        workers=1,
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def statuses(edge: Running, names: str) -> list[int]:
+    return [edge.served(f"{name}.example") for name in names]
+
+
+def reasons(edge: Running) -> list[str]:
+    found = edge.admin_json("/diagnostics")
+    assert found["publish_error"] == ""
+    return sorted({one["reason"] for one in found["diagnostics"]})
+
+
+def test_away_while_it_runs_and_over_a_start(tmp_path: Path, server: ApiServer) -> None:
+    with instance(tmp_path, server) as edge:
+        assert statuses(edge, "abc") == [200, 200, 404] and reasons(edge) == []
+        server.put(ingress("c", [("c.example", "/", "web")]))
+        wait_for("the third host", lambda: statuses(edge, "c") == [200])
+        server.stop()
+        wait_for("the finding", lambda: reasons(edge) == ["Unreachable"])
+        assert edge.admin_json("/diagnostics")["source"]["lost_since"]
+        os.kill(edge.pid("edge-controller"), signal.SIGKILL)
+        wait_for("the next controller", lambda: edge.ready() and reasons(edge) == ["Unreachable"])
+        assert statuses(edge, "abc") == [200, 200, 200]
+        assert edge.stop() == 0
+    server.remove("Ingress", "default", "a")
+    with instance(tmp_path, server) as edge:
+        assert statuses(edge, "abc") == [200, 200, 200]
+        server.start()
+        wait_for("what was deleted is gone", lambda: statuses(edge, "abc") == [404, 200, 200])
+        wait_for("no finding", lambda: reasons(edge) == [])
+        assert edge.admin_json("/diagnostics")["source"]["lost_since"] is None
+        assert edge.stop() == 0
+
+
+def test_nothing_kept_and_nobody_there_waits_and_can_be_stopped(tmp_path: Path, server: ApiServer) -> None:
+    server.stop()
+    edge = instance(tmp_path, server)
+    edge.start()
+    try:
+        wait_for("it says what it waits for", lambda: "waiting for the API server" in edge.lines())
+        assert edge.admin("/readyz").status == 503
+        assert edge.served("a.example") == 0  # no listener is open: nothing is answered wrongly
+        assert edge.stop() == 0
+    finally:
+        edge.close()
+    edge = instance(tmp_path, server)
+    edge.start()
+    try:
+        wait_for("it waits", lambda: edge.lines().count("waiting for the API server") == 2)
+        server.start()
+        wait_for("it serves", lambda: statuses(edge, "ab") == [200, 200])
+        assert edge.stop() == 0
+    finally:
+        edge.close()
+
+
+def test_a_secret_that_may_not_be_read_is_named_and_the_rest_is_served(
+    tmp_path: Path, server: ApiServer
+) -> None:
+    server.forbid("list", "secrets")
+    server.unserve("edgepolicies")
+    with instance(tmp_path, server) as edge:
+        assert statuses(edge, "ab") == [200, 200]
+        assert reasons(edge) == ["Forbidden", "ResourceMissing"]
+        assert edge.stop() == 0
