@@ -1,13 +1,17 @@
-"""nginx and HAProxy with the same hosts and paths, reloaded for each change, as their controllers do it.
+"""Peers with the same hosts and paths, told of each change as their controllers tell them.
 
-Called by bench/config/publish.py. Both serve from files: a change writes its file and sends the signal that
-reloads. Neither is told anything that its manual does not recommend for so many names.
+Called by bench/config/publish.py. All serve from files: a change writes its file by rename. nginx and HAProxy
+are then sent the signal that reloads; Envoy watches the file of its routes (xDS from files, as JSON); Caddy
+is given its file by its admin API, which is what `caddy reload` does. None is told anything that its manual
+does not recommend for so many names. Envoy and Caddy come from PyPI (bench/proxy/programs.py).
 """
 
 from __future__ import annotations
 
 import http.client
+import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -16,9 +20,12 @@ from pathlib import Path
 from bench.config.objects import Folder
 from bench.proxy import processes
 from bench.proxy.http1 import launch
+from bench.proxy.programs import CADDY, ENVOY, fetched
 
 SETTLE_S = 2.0  # after a start: HAProxy's master executes itself anew, and hears no signal meanwhile
 LOST_S = 10.0
+START_S = 120.0
+SERVED_S = 60.0
 
 NGINX = """\
 worker_processes 1;
@@ -57,43 +64,55 @@ frontend all
   http-request return status 404 unless {{ var(req.service) -m found }}
   use_backend %[var(req.service)]
 """
+_TYPE = "type.googleapis.com/envoy"
 
 
 class Peer:
     """One running peer. A context manager; ends what it started."""
 
-    def __init__(self, name: str, folder: Folder, work: Path) -> None:
-        self.name, self.folder, self.work = name, folder, work / name
+    name = ""
+    program = ""
+
+    def __init__(self, folder: Folder, work: Path) -> None:
+        self.folder, self.work = folder, work / self.name
         self.port = processes.free_port()
-        (self.work / "hosts").mkdir(parents=True)
+        self.work.mkdir(parents=True)
         self.paths = {number: "/b" for number in range(folder.ingresses)}
-        backends = [folder.service(number) for number in range(folder.services)]
-        if name == "nginx":
-            rows = [f"upstream {one} {{ server 127.0.0.1:{folder.port}; }}" for one in backends]
-            (self.work / "upstreams.conf").write_text("\n".join(rows))
-            (self.work / "nginx.conf").write_text(NGINX.format(folder=self.work, port=self.port))
-            for number in self.paths:
-                self._write(number)
-            self.command = [
-                "nginx",
-                "-p",
-                str(self.work),
-                "-c",
-                str(self.work / "nginx.conf"),
-                "-g",
-                "daemon off;",
-            ]
-        else:
-            rows = [f"backend {one}\n  server pod 127.0.0.1:{folder.port}" for one in backends]
-            text = HAPROXY.format(folder=self.work, port=self.port) + "\n".join(rows) + "\n"
-            (self.work / "haproxy.cfg").write_text(text)
-            self._write(0)
-            self.command = ["haproxy", "-W", "-f", str(self.work / "haproxy.cfg")]
         self.process: subprocess.Popen[bytes] | None = None
 
+    @classmethod
+    def found(cls) -> str | None:
+        """The program to start, None when this machine cannot have it."""
+        return cls.program
+
+    @classmethod
+    def version(cls) -> str:
+        """What it says of itself."""
+        words = [str(cls.found()), "version" if cls is Caddy else "-v" if cls is not Envoy else "--version"]
+        said = subprocess.run(words, capture_output=True, text=True)
+        number = re.search(r"\d+\.\d+\.\d+", said.stdout + said.stderr)
+        return number.group() if number else "?"
+
+    def command(self) -> list[str]:
+        """Write the configuration that it starts with; shape: how it is started."""
+        raise NotImplementedError
+
+    def write(self, number: int) -> None:
+        """Write what a changed host changes."""
+        raise NotImplementedError
+
+    def tell(self) -> None:
+        """Say that a file changed; nothing where the peer watches it."""
+
     def __enter__(self) -> Peer:
-        self.process = launch(self.command, self.work / "out")
-        processes.wait_port(self.port, self.process, 60)
+        process: subprocess.Popen[bytes] = launch(self.command(), self.work / "out")
+        self.process = process
+        deadline = time.monotonic() + START_S
+        while self._ask(self.folder.host(self.folder.ingresses - 1), "/b") != 200:
+            if process.poll() is not None or time.monotonic() > deadline:
+                processes.stop(process)
+                raise RuntimeError(f"{self.name}: {(self.work / 'out').read_text()[-2000:]}")
+            time.sleep(0.01)
         time.sleep(SETTLE_S)
         return self
 
@@ -101,41 +120,28 @@ class Peer:
         assert self.process is not None
         processes.stop(self.process)
 
-    def _write(self, number: int) -> None:
-        folder = self.folder
-        if self.name == "nginx":
-            text = NGINX_HOST.format(
-                port=self.port,
-                host=folder.host(number),
-                service=folder.service(number),
-                path=self.paths[number],
-            )
-            place = self.work / "hosts" / f"{number:05}.conf"
-        else:
-            rows = (
-                f"{folder.host(one)}{end} {folder.service(one)}"
-                for one in self.paths
-                for end in ("/a", self.paths[one])
-            )
-            text, place = "\n".join(rows) + "\n", self.work / "hosts.map"
+    def put(self, place: str, text: str) -> None:
+        """Replace a file by rename."""
         fresh = self.work / "fresh"
         fresh.write_text(text)
-        os.rename(fresh, place)
+        os.rename(fresh, self.work / place)
+
+    def services(self) -> list[str]:
+        return [self.folder.service(number) for number in range(self.folder.services)]
 
     def lag_ms(self, number: int, path: str) -> float:
         """Change one host's second path; shape: from the write to the first answer by it."""
         assert self.process is not None
         self.paths[number] = path
         begin = time.monotonic()
-        self._write(number)
-        reload = signal.SIGHUP if self.name == "nginx" else signal.SIGUSR2
-        self.process.send_signal(reload)
+        self.write(number)
+        self.tell()
         again = begin + LOST_S
         while self._ask(self.folder.host(number), path) != 200:
-            if time.monotonic() > begin + 60:
+            if time.monotonic() > begin + SERVED_S:
                 raise RuntimeError(f"{self.name}: a change was never served")
             if time.monotonic() > again:  # a master that is executing itself anew loses signals
-                self.process.send_signal(reload)
+                self.tell()
                 again += LOST_S
             time.sleep(0.0003)
         return 1000 * (time.monotonic() - begin)
@@ -150,3 +156,190 @@ class Peer:
             return 0
         finally:
             connection.close()
+
+
+class Nginx(Peer):
+    """A file for each host, SIGHUP."""
+
+    name = program = "nginx"
+
+    def command(self) -> list[str]:
+        (self.work / "hosts").mkdir()
+        rows = [f"upstream {one} {{ server 127.0.0.1:{self.folder.port}; }}" for one in self.services()]
+        self.put("upstreams.conf", "\n".join(rows))
+        self.put("nginx.conf", NGINX.format(folder=self.work, port=self.port))
+        for number in self.paths:
+            self.write(number)
+        return ["nginx", "-p", str(self.work), "-c", str(self.work / "nginx.conf"), "-g", "daemon off;"]
+
+    def write(self, number: int) -> None:
+        text = NGINX_HOST.format(
+            port=self.port,
+            host=self.folder.host(number),
+            service=self.folder.service(number),
+            path=self.paths[number],
+        )
+        self.put(f"hosts/{number:05}.conf", text)
+
+    def tell(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGHUP)
+
+
+class Haproxy(Peer):
+    """One map of all hosts, SIGUSR2 to the master."""
+
+    name = program = "haproxy"
+
+    def command(self) -> list[str]:
+        rows = [f"backend {one}\n  server pod 127.0.0.1:{self.folder.port}" for one in self.services()]
+        self.put("haproxy.cfg", HAPROXY.format(folder=self.work, port=self.port) + "\n".join(rows) + "\n")
+        self.write(0)
+        return ["haproxy", "-W", "-f", str(self.work / "haproxy.cfg")]
+
+    def write(self, number: int) -> None:
+        del number
+        rows = (
+            f"{self.folder.host(one)}{end} {self.folder.service(one)}"
+            for one in self.paths
+            for end in ("/a", self.paths[one])
+        )
+        self.put("hosts.map", "\n".join(rows) + "\n")
+
+    def tell(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGUSR2)
+
+
+class Rows(Peer):
+    """A peer whose routes are one JSON file: each host's part is kept, so that a write joins texts."""
+
+    head = tail = place = ""
+
+    def row(self, number: int) -> str:
+        """A host's part of the file."""
+        raise NotImplementedError
+
+    def write(self, number: int) -> None:
+        self.rows[number] = self.row(number)
+        self.put(self.place, self.head + ",\n".join(self.rows) + self.tail)
+
+    def write_all(self) -> None:
+        """Every host's part, then the file."""
+        self.rows = [self.row(number) for number in self.paths]
+        self.write(0)
+
+
+class Envoy(Rows):
+    """Routes, listener and clusters from files that it watches; a change moves a new file of routes there."""
+
+    name = program = "envoy"
+    place = "rds.json"
+
+    @classmethod
+    def found(cls) -> str | None:
+        path = fetched(ENVOY, "envoy")
+        return str(path) if path else None
+
+    def command(self) -> list[str]:
+        source = {"resource_api_version": "V3"}
+        manager = {
+            "@type": f"{_TYPE}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": "all",
+            "rds": {
+                "route_config_name": "all",
+                "config_source": {**source, "path_config_source": {"path": str(self.work / "rds.json")}},
+            },
+            "http_filters": [
+                {
+                    "name": "router",
+                    "typed_config": {"@type": f"{_TYPE}.extensions.filters.http.router.v3.Router"},
+                }
+            ],
+        }
+        filters = [{"name": "http", "typed_config": manager}]
+        listener = {
+            "@type": f"{_TYPE}.config.listener.v3.Listener",
+            "name": "all",
+            "address": {"socket_address": {"address": "127.0.0.1", "port_value": self.port}},
+            "filter_chains": [{"filters": filters}],
+        }
+        self.put("lds.json", json.dumps({"resources": [listener]}))
+        self.put("cds.json", json.dumps({"resources": [self._cluster(one) for one in self.services()]}))
+        dynamic = {
+            f"{kind}_config": {**source, "path_config_source": {"path": str(self.work / f"{kind}.json")}}
+            for kind in ("lds", "cds")
+        }
+        node = {"id": "bench", "cluster": "bench"}
+        self.put("bootstrap.json", json.dumps({"node": node, "dynamic_resources": dynamic}))
+        self.head = (
+            f'{{"resources": [{{"@type": "{_TYPE}.config.route.v3.RouteConfiguration", "name": "all", '
+        )
+        self.head += '"virtual_hosts": [\n'
+        self.tail = "]}]}\n"
+        self.write_all()
+        quiet = ["--concurrency", "1", "-l", "error", "--disable-hot-restart"]
+        return [str(self.found()), "-c", str(self.work / "bootstrap.json"), *quiet]
+
+    def _cluster(self, service: str) -> dict[str, object]:
+        address = {"socket_address": {"address": "127.0.0.1", "port_value": self.folder.port}}
+        endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
+        return {
+            "@type": f"{_TYPE}.config.cluster.v3.Cluster",
+            "name": service,
+            "connect_timeout": "5s",
+            "load_assignment": {"cluster_name": service, "endpoints": endpoints},
+        }
+
+    def row(self, number: int) -> str:
+        target = {"cluster": self.folder.service(number)}
+        routes = [
+            {"match": {"path_separated_prefix": path}, "route": target} for path in ("/a", self.paths[number])
+        ]
+        host = self.folder.host(number)
+        return json.dumps({"name": host, "domains": [host], "routes": routes})
+
+
+class Caddy(Rows):
+    """One file of all, handed to the admin API."""
+
+    name = program = "caddy"
+    place = "caddy.json"
+
+    @classmethod
+    def found(cls) -> str | None:
+        path = fetched(CADDY, "caddy")
+        return str(path) if path else None
+
+    def command(self) -> list[str]:
+        self.admin = processes.free_port()
+        server = {"listen": [f"127.0.0.1:{self.port}"], "automatic_https": {"disable": True}}
+        whole = {
+            "admin": {"listen": f"127.0.0.1:{self.admin}", "config": {"persist": False}},
+            "apps": {"http": {"servers": {"all": {**server, "routes": []}}}},
+        }
+        self.head, _, self.tail = json.dumps(whole).partition('"routes": [')
+        self.head += '"routes": [\n'
+        self.write_all()
+        return [str(self.found()), "run", "--config", str(self.work / self.place)]
+
+    def row(self, number: int) -> str:
+        proxy = {"handler": "reverse_proxy", "upstreams": [{"dial": f"127.0.0.1:{self.folder.port}"}]}
+        paths = [[path, f"{path}/*"] for path in ("/a", self.paths[number])]
+        routes = [{"match": [{"path": one}], "handle": [proxy]} for one in paths]
+        routes.append({"handle": [{"handler": "static_response", "status_code": 404}]})
+        host = {"host": [self.folder.host(number)]}
+        return json.dumps({"match": [host], "handle": [{"handler": "subroute", "routes": routes}]})
+
+    def tell(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=SERVED_S)
+        whole = (self.work / self.place).read_bytes()
+        connection.request("POST", "/load", whole, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        said = answer.read()
+        connection.close()
+        if answer.status != 200:
+            raise RuntimeError(f"caddy: {said!r}")
+
+
+PEERS: tuple[type[Peer], ...] = (Nginx, Haproxy, Envoy, Caddy)

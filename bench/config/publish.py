@@ -2,7 +2,7 @@
 
 `python -m bench.config.publish [--quick] [--shape files|single] [--ingresses N] [--services M]`: N Ingresses
 of two paths and M Services, one object a file and all in one; cold start, one Ingress changed, one endpoint
-changed, 100 changes a second under load; nginx and HAProxy are reloaded for the same change. Each change is
+changed, 100 changes a second under load; nginx, HAProxy, Envoy and Caddy are told of the same change. Each is
 measured by itself: from the rename to the first answer that differs. Prints JSON lines, also to
 bench/results/publish.jsonl; the last one is the summary.
 """
@@ -25,13 +25,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.config.objects import Folder
-from bench.config.peers import Peer
+from bench.config.peers import PEERS
 from bench.proxy import processes
 from bench.proxy.http1 import ROOT, launch, versions
 
 PATIENCE_S = 120.0
 APART_S = 0.1  # between two single changes, so that each is a burst of its own
 LOAD_RATE = 1000
+PEER_S = 60.0  # of changes made to one peer
 EDGE = Path(sys.executable).parent / "edge"
 _READ_ALONE = """
 import sys, time
@@ -240,15 +241,22 @@ def stream(instance: Instance, folder: Folder, seconds: float, rate: float) -> d
 
 
 def peers(folder: Folder, work: Path, count: int, ours_ms: float) -> dict[str, Any]:
-    """The same change made in nginx and HAProxy, one after the other beside our idle instance."""
+    """The same change made in each peer, one after the other beside our idle instance."""
     result: dict[str, Any] = {}
-    for name in ("nginx", "haproxy"):
-        with Peer(name, folder, work) as peer:
+    for kind in PEERS:
+        if kind.found() is None:
+            result[kind.name] = "missing"
+            continue
+        with kind(folder, work) as peer:
+            begin = time.monotonic()
             lags = []
             for turn in range(count):
                 lags.append(peer.lag_ms((turn * 7919) % folder.ingresses, f"/p{turn}"))
+                if time.monotonic() - begin > PEER_S:  # Caddy takes seconds for each
+                    break
                 time.sleep(APART_S)
-        result[name] = {**spread(lags), "times_ours": round(statistics.median(lags) / ours_ms, 1)}
+        ratio = round(statistics.median(lags) / ours_ms, 1)
+        result[kind.name] = {"version": kind.version(), **spread(lags), "times_ours": ratio}
     return result
 
 

