@@ -42,7 +42,7 @@ class Regarding:
     api_version: str
     uid: str
     resource_version: str
-    generation: int
+    edition: int  # another one after each change
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +84,10 @@ class _Series:
 
 @dataclass(slots=True)
 class _Told:
-    """What was said of one generation of an object."""
+    """What was said of one edition of an object. ``now``: what was to be said last."""
 
     uid: str
-    generation: int
+    edition: int
     series: dict[Notice, _Series] = field(default_factory=dict)
     now: frozenset[Notice] = frozenset()
 
@@ -109,29 +109,36 @@ class EventRecorder:
         self._told: dict[Key, _Told] = {}
         self.counts: dict[str, int] = {"Accepted": 0, "Refused": 0, "Conflict": 0}
 
+    def news(self, about: Regarding, said: Sequence[Notice]) -> bool:
+        """Say whether this is another than what was to be said of the object last."""
+        told = self._told.get(about.key)
+        if told is None or (told.uid, told.edition) != (about.uid, about.edition):
+            return bool(said)
+        return any(one.normal for one in said) or frozenset(said) != told.now
+
     async def record(self, about: Regarding, said: Sequence[Notice]) -> float | None:
         """Write what is new of an object. Errors: ApiError; what was written before stays known.
 
         Shape: after how many seconds it is to be said again; None: never.
         """
         told = self._told.get(about.key)
-        if told is None or (told.uid, told.generation) != (about.uid, about.generation):
+        if told is None or (told.uid, told.edition) != (about.uid, about.edition):
             if not said:
                 self._told.pop(about.key, None)
                 return None
-            told = self._told[about.key] = _Told(about.uid, about.generation)
+            told = self._told[about.key] = _Told(about.uid, about.edition)
         for notice in said:
             known = told.series.get(notice)
             if known is None:
                 told.series[notice] = await self._begin(about, notice)
             elif self._clock() >= known.at + (AGAIN_S if notice in told.now else REPEAT_S):
                 told.series[notice] = await self._again(about, notice, known)
-        told.now = frozenset(said)
+        told.now = frozenset(notice for notice in said if not notice.normal)
+        if all(notice.normal for notice in told.series):
+            del self._told[about.key]  # of ten thousand objects nothing is wrong with most
         while len(told.series) > KEPT_MAX:
             del told.series[next(one for one in told.series if one not in told.now)]
-        if all(notice.normal for notice in said):
-            return None
-        return AGAIN_S
+        return AGAIN_S if told.now else None
 
     def forget(self, key: Key) -> None:
         """Drop what is known of an object that is gone."""
@@ -144,7 +151,7 @@ class EventRecorder:
     async def _begin(self, about: Regarding, notice: Notice) -> _Series:
         kind, namespace, name = about.key
         where = namespace or CLUSTER_NAMESPACE
-        words = repr((kind, about.uid, about.generation, notice.reason, notice.note))
+        words = repr((kind, about.uid, about.edition, notice.reason, notice.note))
         mark = hashlib.sha256(words.encode("utf-8", "replace")).hexdigest()[:16]
         series = _Series(f"{name[: NAME_MAX - 17].rstrip('.-')}.{mark}", 1, self._clock())
         regarding: dict[str, Any] = {

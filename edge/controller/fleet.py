@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from edge.controller.node_report import LASTS_S, ROUTES, XDP
-from edge.controller.status import Subject, in_order, of_node, subject
+from edge.controller.status import in_order, of_node, subject
 
 STAYS_S = 30.0
 # Labels that tell the Pods of one revision from those of another.
@@ -112,7 +112,7 @@ class Fleet:
     def take_nodes(self, changes: Iterable[tuple[str, bytes | None]]) -> None:
         """Take in Nodes by name."""
         for name, raw in changes:
-            node: Subject | None = None if raw is None else subject(raw)
+            node = subject(raw)
             if node is None:
                 self._addresses.pop(name, None)
                 self._left.pop(name, None)

@@ -20,7 +20,7 @@ from typing import Any
 
 from edge.controller import status
 from edge.controller.calls import NOT_LEADING, Calls
-from edge.controller.events import EventRecorder, Regarding, notices
+from edge.controller.events import EventRecorder, Notice, Regarding, notices
 from edge.controller.fleet import Fleet, siblings
 from edge.controller.leader import Election, boot_time, identity_of
 from edge.controller.log import say
@@ -55,10 +55,10 @@ ACCEPTED_KINDS = ("Ingress", "EdgePolicy")
 
 @dataclass(slots=True)
 class _Known:
-    """One object: its generation, since when (0: since our start), whether Accepted was said of it."""
+    """One object: its edition, since when (0: since our start), whether Accepted was said of it."""
 
     uid: str
-    generation: int
+    edition: int
     since: float
     said: bool = False
 
@@ -140,7 +140,7 @@ class Reporter:
 
     def _note_policy(self, namespace: str, name: str) -> None:
         raw = self._store.get("EdgePolicy", namespace, name)
-        found = None if raw is None else status.subject(raw)
+        found = status.subject(raw)
         if found is None:
             self._versions.gone(name)
         else:
@@ -245,20 +245,19 @@ class Reporter:
             self._events.forget(key)
             self.status.forget(key)
             return
-        if key[0] in ACCEPTED_KINDS:
-            found = status.subject(raw)
-            if found is not None:
-                data = found.metadata
-                known = self._known.get(key)
-                if known is None or (known.uid, known.generation) != (data.uid, data.generation):
-                    since = boot_time() if self._started.is_set() else 0.0
-                    self._known[key] = _Known(data.uid, data.generation, since)
+        found = status.subject(raw) if key[0] in ACCEPTED_KINDS or ObjectRef(*key) in self._found else None
+        if found is not None and key[0] in ACCEPTED_KINDS:
+            known = self._known.get(key)
+            if known is None or (known.uid, known.edition) != (found.metadata.uid, found.edition):
+                since = boot_time() if self._started.is_set() else 0.0
+                self._known[key] = _Known(found.metadata.uid, found.edition, since)
         if not self._leading:
             return
-        if key[0] in ACCEPTED_KINDS:
-            self._consider(key)
-        if key in self._known or ObjectRef(*key) in self._found:
-            self._events.add(key, SETTLE_S)
+        if found is not None:
+            if key[0] in ACCEPTED_KINDS:
+                self._consider(key)
+            if self._recorder.news(*self._to_say(key, found)):
+                self._events.add(key, SETTLE_S)
         if self._is_published_service(key):
             self._fleet_moved.set()
 
@@ -406,7 +405,7 @@ class Reporter:
 
     def _shows_accepted(self, key: Key) -> bool:
         raw = self._store.get(*key)
-        found = None if raw is None else status.subject(raw)
+        found = status.subject(raw)
         if found is None:
             return False
         if key[0] == "EdgePolicy":
@@ -505,21 +504,28 @@ class Reporter:
 
     async def _write_event(self, key: Key) -> float | None:
         raw = self._store.get(*key)
-        found = None if raw is None else status.subject(raw)
+        found = status.subject(raw)
         if found is None:
             return None
         if self._view.publish_error or key in self._unpublished:
             return SETTLE_S  # what is known is not of this object
         known = self._known.get(key)
-        served = self._serves(key[1], key[2]) if key[0] == "Ingress" else self._policy(key[2]) is not None
-        due = known is not None and not known.said and bool(served)
-        said = notices(self._found.get(ObjectRef(*key), ()), due)
-        data = found.metadata
-        about = Regarding(key, KINDS[key[0]].api_version, data.uid, data.resource_version, data.generation)
+        about, said = self._to_say(key, found)
         again = await self._recorder.record(about, said)
         if known is not None and any(one.reason == "Accepted" for one in said):
             known.said = True
         return again
+
+    def _to_say(self, key: Key, found: Subject) -> tuple[Regarding, tuple[Notice, ...]]:
+        """Shape: what Events must say of an object now."""
+        kind, namespace, name = key
+        data = found.metadata
+        about = Regarding(key, KINDS[kind].api_version, data.uid, data.resource_version, found.edition)
+        known = self._known.get(key)
+        due = False
+        if known is not None and not known.said:
+            due = bool(self._serves(namespace, name)) if kind == "Ingress" else self._policy(name) is not None
+        return about, notices(self._found.get(ObjectRef(*key), ()), due)
 
     def _say_once(self, what: str, error: ApiError) -> None:
         if str(error) != self._said.get(what) and error.reason != NOT_LEADING:

@@ -6,14 +6,16 @@ written; all others stay, in their order. Of conditions only our two types are.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
+from zlib import crc32
 
 import msgspec
 
 from edge.model.diagnostics import Diagnostic, Severity
+from edge.resources.kinds import Raw
 
 FIELD_MANAGER = "xdp-edge-status"
 ADDRESSES_MAX = 256  # of one Ingress; a larger fleet has a Service or a name in front
@@ -30,6 +32,7 @@ class _Metadata(msgspec.Struct, frozen=True, rename="camel"):
     uid: str = ""
     resource_version: str = ""
     generation: int = 0
+    annotations: msgspec.Raw = msgspec.Raw(b"")
     managed_fields: list[dict[str, Any]] | None = None
 
 
@@ -39,6 +42,11 @@ class Subject(msgspec.Struct, frozen=True, rename="camel"):
     metadata: _Metadata = _Metadata()
     status: dict[str, Any] | None = None
     spec: dict[str, Any] | None = None
+
+    @property
+    def edition(self) -> int:
+        """Shape: a number that is another after a change: the generation does not count annotations."""
+        return self.metadata.generation << 32 | crc32(bytes(self.metadata.annotations))
 
     @property
     def balancer(self) -> list[Entry]:
@@ -53,12 +61,13 @@ class Subject(msgspec.Struct, frozen=True, rename="camel"):
         return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
-def subject(raw: bytes | Mapping[str, Any]) -> Subject | None:
-    """Read an object; None: it is none."""
+_reader = msgspec.json.Decoder(Subject)
+
+
+def subject(raw: Raw | None) -> Subject | None:
+    """Read an object of the API; None: it is none."""
     try:
-        if isinstance(raw, bytes):
-            return msgspec.json.decode(raw, type=Subject)
-        return msgspec.convert(raw, Subject)
+        return _reader.decode(raw) if isinstance(raw, bytes) else None
     except msgspec.DecodeError:
         return None
 

@@ -22,7 +22,7 @@ from edge.controller.work_queue import WorkQueue
 from edge.errors import ApiError
 from edge.resources.store import Key, ResourceStore
 
-PER_SECOND, BURST = 50.0, 100
+PER_SECOND, BURST = 100.0, 200
 TRIES = 3  # of one write that others' writes make fail
 QUARREL = 5  # writes of one Ingress within QUARREL_S with nothing new of ours to say
 QUARREL_S = 600.0
@@ -139,7 +139,7 @@ class StatusWriter:
         kind, namespace, name = key
         path = FOLDERS[kind].format(namespace=namespace, name=name)
         raw = self._store.get(*key)
-        found = None if raw is None else status.subject(raw)
+        found = status.subject(raw)
         sure = False
         for _ in range(TRIES):
             if found is None:

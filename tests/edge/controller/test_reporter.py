@@ -336,6 +336,15 @@ def test_events(server: ApiServer, api: Api) -> None:
         one.load()
         await until(lambda: len(server.all("Event")) == 17, "good again, and what was wrong")
         assert [said for said in events(server) if said[0] == "good"] == [("good", "Normal", "Accepted")] * 2
+        server.put(
+            {
+                "kind": "Ingress",
+                "metadata": {"name": "good", "annotations": {"a": "b"}},
+                "spec": {"rules": [{}]},
+            }
+        )
+        one.load()
+        await until(lambda: len(server.all("Event")) == 18, "annotations are no generation, but a change")
 
     play(story, one)
 
