@@ -65,10 +65,14 @@ def test_what_is_mounted_is_what_the_options_name() -> None:
     assert places["bpf"] == privileges.BPFFS
 
 
-def test_probes_ask_the_admin_api() -> None:
-    for probe in ("readinessProbe", "livenessProbe"):
-        asked = EDGE[probe]["httpGet"]
-        assert f"{asked['host']}:{asked['port']}" == CHOSEN.admin
+def test_the_readiness_is_the_admin_api_s() -> None:
+    asked = EDGE["readinessProbe"]["httpGet"]
+    assert f"{asked['host']}:{asked['port']}" == CHOSEN.admin
+
+
+def test_no_controller_that_is_away_costs_the_connections() -> None:
+    """The controller answers on the admin API: killed for its sake, the Pod would take the data plane along."""
+    assert "livenessProbe" not in EDGE
 
 
 def test_a_pod_that_ends_has_its_grace_period() -> None:
