@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from pyroute2 import IPRoute
@@ -40,6 +41,7 @@ def plain(name: str, namespace: str, replicas: int, version: str = "1") -> Objec
         environment={"PLAIN": "1"},
     )
     (container,) = made["spec"]["template"]["spec"]["containers"]
+    container["readinessProbe"] |= {"timeoutSeconds": 5}  # on a machine that is busy with all of this
     container["lifecycle"] = {"preStop": {"sleep": {"seconds": 3}}}
     made["spec"]["strategy"] = {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
     return made
@@ -116,9 +118,9 @@ class Load:
         nodes: Sequence[Node] = (),
         *,
         denied: bool = False,
-        rates: tuple[int, int, int] = RATES,
+        rates: tuple[int, int, int] | None = None,
     ) -> None:
-        self.kube, self.nodes, self.denied, self.rates = kube, nodes or kube.nodes, denied, rates
+        self.kube, self.nodes, self.denied, self.rates = kube, nodes or kube.nodes, denied, rates or RATES
         self.clients: dict[str, Client] = {}
         self.sources: dict[str, DeniedSource] = {}
         self.taps: dict[str, Tap] = {}
@@ -154,14 +156,16 @@ class Load:
 
 
 def judge(load: Load, seen: dict[str, Seen], *, tunnels: int = 0) -> list[str]:
-    """Shape: what of it a client would call a failure; so many tunnels may be cut on each node."""
-    wrong = []
+    """Shape: what of it a client would call a failure, the first of each kind; so many tunnels may be cut."""
+    wrong: list[str] = []
     for name, one in seen.items():
         cut = [event for event in one.events if event.failed and event.kind == "tunnel"]
         lost = [event for event in one.events if event.failed and event.kind != "tunnel"]
-        wrong += [f"{name}: {event.describe()}" for event in lost]
         if len(cut) > tunnels:
-            wrong += [f"{name}: {event.describe()}" for event in cut]
+            lost += cut
+        for kind, number in Counter((event.kind, event.what, event.status) for event in lost).items():
+            first = next(event for event in lost if (event.kind, event.what, event.status) == kind)
+            wrong.append(f"{name}: {number} of {one.requests} requests, the first: {first.describe()}")
         if one.refused:
             wrong.append(f"{name}: {one.refused} connections refused")
         if one.denied and (one.denied["accepted"] or one.passed):
