@@ -81,15 +81,13 @@ def driver() -> str:
 # ---- the base --------------------------------------------------------------------------------
 
 
-def sources() -> list[str]:
-    """The machine's own Debian sources of this suite, as lines of a sources.list without signatures' places.
+def sources(folder: Path = Path("/etc/apt")) -> list[str]:
+    """The machine's own Debian sources of this suite, as lines of a sources.list without options.
 
     Errors: ImageError where the machine has none.
     """
     found = []
-    for path in sorted(Path("/etc/apt").glob("sources.list")) + sorted(
-        Path("/etc/apt/sources.list.d").glob("*")
-    ):
+    for path in [*folder.glob("sources.list"), *sorted((folder / "sources.list.d").glob("*"))]:
         if path.suffix == ".sources":
             found += [line for text in path.read_text().split("\n\n") for line in _stanza(text)]
         elif path.suffix == ".list":

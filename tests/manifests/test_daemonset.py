@@ -71,7 +71,7 @@ def test_the_readiness_is_the_admin_api_s() -> None:
 
 
 def test_no_controller_that_is_away_costs_the_connections() -> None:
-    """The controller answers on the admin API: killed for its sake, the Pod would take the data plane along."""
+    """The controller answers there: killed for its sake, a Pod would take the data plane along."""
     assert "livenessProbe" not in EDGE
 
 
