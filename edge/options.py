@@ -105,7 +105,7 @@ class Options:
             parse_address(self.resolver, "--resolver")
         for text in self.external_allow:
             parse_network(text, "--external-allow")
-        if not self.ingress_class:
+        if not all(self.ingress_class.split(",")):
             raise OptionError("--ingress-class: an empty name is no class")
         self._check_kubernetes()
 

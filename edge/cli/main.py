@@ -54,7 +54,9 @@ def merged(given: dict[str, Any]) -> Options:
 
 Instance = Annotated[str | None, _option("--instance", "Name of the instance (default)")]
 RunDir = Annotated[str | None, _option("--run-dir", "Folder of lock and control socket (/run/edge)")]
-IngressClass = Annotated[str | None, _option("--ingress-class", "IngressClass to serve (edge)")]
+IngressClass = Annotated[
+    str | None, _option("--ingress-class", "IngressClass to serve; several with commas (edge)")
+]
 WithoutClass = Annotated[
     bool | None, _option("--watch-ingress-without-class", "Serve Ingresses that name no class")
 ]

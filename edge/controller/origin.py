@@ -10,10 +10,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from edge.controller.view import View
+from edge.model.annotations import USUAL, Wishes
 from edge.model.build import ModelSettings
-from edge.model.diagnostics import Diagnostic
+from edge.model.diagnostics import Diagnostic, ObjectRef
+from edge.model.settings import read_settings
 from edge.options import Options
-from edge.resources.kinds import Node, Raw
+from edge.resources.kinds import ConfigMap, Node, Problem, Raw
 from edge.resources.store import Key, ResourceEvent, ResourceStore
 from edge.sources.files import FileSource
 
@@ -79,10 +81,16 @@ def open_reporter(options: Options, source: Source, store: ResourceStore, view: 
 
 
 def settled(settings: ModelSettings, options: Options, store: ResourceStore) -> ModelSettings:
-    """Lay over the options' settings what objects say: the zone of our Node."""
+    """Lay over the options' settings what objects say: the zone of our Node, what --configmap names."""
     zone = options.zone
     if not zone and options.node_name:
         node = store.decoded("Node", "", options.node_name)
         if isinstance(node, Node):
             zone = (node.metadata.labels or {}).get(ZONE_LABEL, "")
-    return replace(settings, zone=zone)
+    usual: Wishes = USUAL
+    findings: tuple[Diagnostic, ...] = ()
+    namespace, _, name = options.configmap.partition("/")
+    config_map = store.decoded("ConfigMap", namespace, name) if name else None
+    if isinstance(config_map, ConfigMap | Problem):
+        usual, findings = read_settings(ObjectRef("ConfigMap", namespace, name), config_map)
+    return replace(settings, zone=zone, usual=usual, findings=findings)

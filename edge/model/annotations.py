@@ -56,7 +56,7 @@ _DURATION_UNITS = {"ms": 1, "s": 1_000, "m": 60_000}
 class Wishes:
     """What the annotations of one Ingress ask for. Units: bytes, milliseconds; None: the default.
 
-    ``string_prefix``: what ImplementationSpecific means, None: what the class says.
+    ``string_prefix``: ImplementationSpecific means text, not elements.
     """
 
     body_bytes_max: int = BODY_BYTES_MAX
@@ -69,8 +69,13 @@ class Wishes:
     filters: tuple[Delay, ...] = ()
 
 
-def read(annotations: Mapping[str, str], ref: ObjectRef, findings: Findings) -> Wishes | None:
-    """Read what we know; None: the Ingress asks for a guard that we cannot give."""
+USUAL = Wishes()
+
+
+def read(
+    annotations: Mapping[str, str], ref: ObjectRef, findings: Findings, usual: Wishes = USUAL
+) -> Wishes | None:
+    """Read what we know; None: the Ingress asks for a guard that we cannot give. ``usual``: the defaults."""
     served = True
     for name in annotations:
         if name in _SUPPORTED or not name.startswith((NGINX, OURS)):
@@ -107,27 +112,31 @@ def read(annotations: Mapping[str, str], ref: ObjectRef, findings: Findings) -> 
     body = number(NGINX + "proxy-body-size", _SIZE, _SIZE_UNITS, 0, 1 << 50)
     delay = number(OURS + "fault-delay", _DURATION, _DURATION_UNITS, 0, DELAY_MS_MAX)
 
-    def choice(name: str, words: Mapping[str, bool], usual: bool | None) -> bool | None:
+    def choice(name: str, words: Mapping[str, bool], default: bool | None) -> bool | None:
         text = annotations.get(name)
         if text is None:
-            return usual
+            return default
         if text in words:
             return words[text]
         allowed = " nor ".join(repr(word) for word in words)
         message = f"{shown(text)} is neither {allowed}; the default stays"
         findings.warning(ref, _field(name), "InvalidAnnotation", message)
-        return usual
+        return default
 
-    redirect = choice(NGINX + "ssl-redirect", _FLAG, True)
+    def milliseconds(name: str, most: int, default: int | None) -> int | None:
+        found = number(NGINX + name, _SECONDS, seconds, 1_000, most)
+        return default if found is None else found
+
+    redirect = choice(NGINX + "ssl-redirect", _FLAG, usual.redirect_https)
     redirect = choice(OURS + "ssl-redirect", _FLAG, redirect)  # ours is read last: it wins
     return Wishes(
-        body_bytes_max=BODY_BYTES_MAX if body is None else body,
-        connect_ms=number(NGINX + "proxy-connect-timeout", _SECONDS, seconds, 1_000, DURATION_MS_MAX),
-        read_ms=number(NGINX + "proxy-read-timeout", _SECONDS, seconds, 1_000, 24 * DURATION_MS_MAX),
-        send_ms=number(NGINX + "proxy-send-timeout", _SECONDS, seconds, 1_000, 24 * DURATION_MS_MAX),
+        body_bytes_max=usual.body_bytes_max if body is None else body,
+        connect_ms=milliseconds("proxy-connect-timeout", DURATION_MS_MAX, usual.connect_ms),
+        read_ms=milliseconds("proxy-read-timeout", 24 * DURATION_MS_MAX, usual.read_ms),
+        send_ms=milliseconds("proxy-send-timeout", 24 * DURATION_MS_MAX, usual.send_ms),
         redirect_https=bool(redirect),
-        force_redirect=bool(choice(NGINX + "force-ssl-redirect", _FLAG, False)),
-        string_prefix=choice(OURS + "implementation-specific", IMPLEMENTATION_SPECIFIC, None),
+        force_redirect=bool(choice(NGINX + "force-ssl-redirect", _FLAG, usual.force_redirect)),
+        string_prefix=choice(OURS + "implementation-specific", IMPLEMENTATION_SPECIFIC, usual.string_prefix),
         filters=(Delay(delay),) if delay else (),
     )
 

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
+from edge.model.annotations import USUAL, Wishes
 from edge.model.diagnostics import Diagnostic, ObjectRef
 from edge.model.edgepolicy import policies as read_policies
 from edge.model.findings import Findings, Ledger
@@ -42,7 +43,8 @@ class ModelSettings:
     """What the options say about the model. ``default_certificate``: see `certificates.given_certificate`.
 
     ``zone``: where this node stands, for topology hints; ``external_allowed``: addresses that a Service of
-    type ExternalName may have although they are this node's, of loopback or of the link.
+    type ExternalName may have although they are this node's, of loopback or of the link; ``usual``: what
+    holds where an Ingress says nothing; ``findings``: what is wrong with settings that are an object.
     """
 
     listeners: tuple[Listener, ...] = ()
@@ -52,6 +54,8 @@ class ModelSettings:
     zone: str = ""
     external_allowed: tuple[Network, ...] = ()
     controller_class: str = CONTROLLER_CLASS
+    usual: Wishes = USUAL
+    findings: tuple[Diagnostic, ...] = ()
 
 
 def listeners_of(options: Options) -> tuple[Listener, ...]:
@@ -96,7 +100,8 @@ class ModelBuilder:
         self._settings = settings
         self._tls_served = any(one.transport is Transport.TLS for one in settings.listeners)
         self._ledger = Ledger()
-        self._rule = ClassRule("", False, False)
+        self._ledger.put("settings", settings.findings)
+        self._rule = ClassRule()
         self._started = False
         self._refused: dict[ObjectRef, Diagnostic] = {}
         self._readings: dict[tuple[str, str], Reading] = {}
@@ -178,7 +183,7 @@ class ModelBuilder:
         decoded = store.decoded("Ingress", *place)
         new = _NONE
         if decoded is not None and not (isinstance(decoded, Ingress) and not self._rule.serves(decoded)):
-            new = read_ingress(decoded, ref, self._rule.string_prefix)  # type: ignore[arg-type]
+            new = read_ingress(decoded, ref, self._rule.usual(decoded))  # type: ignore[arg-type]
             if ref in self._refused:
                 new = Reading(found=new.found)
         store.forget_decoded("Ingress", *place)
@@ -272,6 +277,7 @@ class ModelBuilder:
             settings.ingress_class,
             settings.controller_class,
             settings.watch_ingress_without_class,
+            settings.usual,
             findings,
         )
 

@@ -86,13 +86,13 @@ def _shown_host(host: str) -> str:
     return ("*" + host if host.startswith(".") else host) or "any host"
 
 
-def read_ingress(ingress: Ingress | Problem, ref: ObjectRef, string_prefix: bool = False) -> Reading:
-    """Read one Ingress. ``string_prefix``: what its class says of ImplementationSpecific."""
+def read_ingress(ingress: Ingress | Problem, ref: ObjectRef, usual: notes.Wishes = notes.USUAL) -> Reading:
+    """Read one Ingress. ``usual``: what holds where its annotations say nothing."""
     findings = Findings()
     if isinstance(ingress, Problem):
         findings.problem(ref, ingress)
         return Reading(found=findings.all())
-    reader = _Reader(ingress, ref, findings, string_prefix)
+    reader = _Reader(ingress, ref, findings, usual)
     reader.read()
     return Reading(tuple(reader.routes.values()), tuple(reader.secrets.values()), findings.all())
 
@@ -114,18 +114,18 @@ def _created(ingress: Ingress, ref: ObjectRef, findings: Findings) -> float:
 class _Reader:
     """Reads one Ingress."""
 
-    def __init__(self, ingress: Ingress, ref: ObjectRef, findings: Findings, string_prefix: bool) -> None:
+    def __init__(self, ingress: Ingress, ref: ObjectRef, findings: Findings, usual: notes.Wishes) -> None:
         self.spec = ingress.spec or IngressSpec()
         self.annotations = ingress.metadata.annotations or {}
         self.ref = ref
         self.findings = findings
-        self.string_prefix = string_prefix
+        self.usual = usual
         self.age = (_created(ingress, ref, findings), ref.namespace, ref.name)
         self.routes: dict[Identity, RouteWish] = {}
         self.secrets: dict[str, SecretWish] = {}
 
     def read(self) -> None:
-        wishes = notes.read(self.annotations, self.ref, self.findings)
+        wishes = notes.read(self.annotations, self.ref, self.findings, self.usual)
         if wishes is None:
             return
         self.wishes = wishes
@@ -174,8 +174,7 @@ class _Reader:
             return
         if path.path_type == "ImplementationSpecific":
             written = written or "/"
-            asked = self.wishes.string_prefix
-            if self.string_prefix if asked is None else asked:
+            if self.wishes.string_prefix:
                 word = STRING_PREFIX
         problem = path_problem(written)
         if problem:

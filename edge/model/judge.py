@@ -60,7 +60,7 @@ class Judge:
                 rule = self._builder.rule
                 decoded = decode("Ingress", raw)
                 if not isinstance(decoded, Ingress) or rule.serves(decoded):
-                    reading = read_ingress(decoded, ref, rule.string_prefix)  # type: ignore[arg-type]
+                    reading = read_ingress(decoded, ref, rule.usual(decoded))  # type: ignore[arg-type]
             case "EdgePolicy":
                 read_policy(decode("EdgePolicy", raw), ref, findings)
                 reading = Reading(found=findings.all())

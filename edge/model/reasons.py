@@ -118,6 +118,18 @@ REASONS: dict[str, Reason] = {
         "those beyond the limit are not read",
         "make certificates Secrets of type kubernetes.io/tls",
     ),
+    "UnknownSetting": Reason(
+        _W,
+        "the ConfigMap of settings has a key that is not served",
+        "it has no effect",
+        "compare it with the list in the README; delete it where it is not needed",
+    ),
+    "InvalidSetting": Reason(
+        _W,
+        "a value of the ConfigMap of settings cannot be used",
+        "the default stays",
+        "write it as the message says",
+    ),
     # shape
     "Required": Reason(_E, "a field that must be set is missing", "what needs it is not served", "set it"),
     "InvalidType": Reason(
