@@ -14,8 +14,10 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import h11
 
@@ -31,6 +33,7 @@ HEAD_BYTES_MAX = 16384
 BODY_BYTES_MAX = 8 << 20  # an object and what it was, of 3 MiB each at most, and some
 HELD_BYTES_MAX = 64 << 20  # bodies of all connections together
 LARGE_BYTES = 32768  # what is longer is read in a thread
+LARGE_AT_ONCE = 2
 READ_BYTES = 65536
 HANDSHAKE_S = 5.0
 FIRST_S = 5.0  # for the head of a stranger's first request
@@ -41,6 +44,7 @@ LINGER_S = 0.4  # at the end of the process; the holder has a second's patience
 SWEEP_S = 0.5  # between two looks at who has taken too long: a timer for each step would cost more than h11
 MODEL_S = 4.0  # for a model that is being made of many changes
 
+T = TypeVar("T")
 Answer = tuple[int, bytes]
 _TEXT, _JSON = b"text/plain; charset=utf-8", b"application/json"
 
@@ -123,6 +127,7 @@ class Webhook:
         self._accepting: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
         self._closing = False
+        self._threads = ThreadPoolExecutor(LARGE_AT_ONCE, "edge-review")
 
     # ---- listening -----------------------------------------------------------------------
 
@@ -162,6 +167,7 @@ class Webhook:
             await asyncio.wait(last, timeout=LINGER_S)
         if self._sweeping is not None:
             self._sweeping.cancel()
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _sweep(self) -> None:
         while True:
@@ -344,7 +350,7 @@ class Webhook:
         """Judge a review. Errors: Malformed, Refused."""
         began = time.perf_counter()
         large = len(body) > LARGE_BYTES
-        question = await asyncio.to_thread(review.read, body, self._scope) if large else self._read(body)
+        question = await self._apart(review.read, body, self._scope) if large else self._read(body)
         answer = review.Answer("passed")
         if question.key is not None or question.problem is not None:
             try:
@@ -362,6 +368,10 @@ class Webhook:
             _log(question, answer)
         return review.render(question, answer)
 
+    async def _apart(self, work: Callable[..., T], *arguments: object) -> T:
+        """Run what takes long in a thread; not in asyncio's own, which compile what is published."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
     def _read(self, body: bytes) -> review.Question:
         return review.read(body, self._scope)
 
@@ -374,7 +384,7 @@ class Webhook:
             raise Refused(503, "the source of objects is away, and what is known of them may be old")
         read = None
         if large and question.key is not None:
-            read = await asyncio.to_thread(review.drafts, judge, question)
+            read = await self._apart(review.drafts, judge, question)
         if not view.model_rests.is_set():
             try:
                 await asyncio.wait_for(view.model_rests.wait(), MODEL_S)
