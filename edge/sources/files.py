@@ -124,8 +124,8 @@ class FileSource:
 
     @property
     def origins(self) -> Mapping[Key, str]:
-        """The file of each object; never changed once it was given."""
-        return self._merge.origins
+        """The file of each object; a copy."""
+        return dict(self._merge.origins)
 
     def load(self) -> list[ResourceEvent]:
         """Read the folder for the first time and begin to watch it.

@@ -62,23 +62,22 @@ class Merge:
     def changes(self) -> list[ResourceEvent]:
         """Shape: the events against what was sent before: what is gone, then the rest in order."""
         gone, events = [], []
-        origins = self.origins if not self._touched else dict(self.origins)  # others read the old one
         for key in self._touched:
             holders = self._holders.get(key, ())
             self._note_twice(key, holders)
             if not holders:
-                origins.pop(key, None)
+                self.origins.pop(key, None)
                 if self._sent.pop(key, None) is not None:
                     gone.append(key)
                 continue
             name, (_, raw) = holders[0]
-            origins[key] = name
+            self.origins[key] = name
             old = self._sent.get(key)
             if old is not raw:
                 self._sent[key] = raw
                 if old != raw:
                     events.append(ResourceEvent(*key, raw))
-        self._touched, self.origins = {}, origins
+        self._touched = {}
         return [*(ResourceEvent(*key, None) for key in sorted(gone)), *events]
 
     def _note_twice(self, key: Key, holders: tuple[tuple[str, Pair], ...]) -> None:
