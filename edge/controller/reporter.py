@@ -41,7 +41,7 @@ from edge.sources.follow import Follower
 from edge.sources.objects import LEASES, NODES, PODS
 
 TURN_S = 0.25  # changes are looked at so often at most
-CHUNK = 200  # objects looked at before others have their turn
+CHUNK = 50  # objects looked at before others have their turn
 SETTLE_S = 1.0  # a Service may follow its Ingress: an Event waits for it
 EVENTS_PER_SECOND, EVENTS_BURST = 10.0, 50
 TEND_S = 10.0
@@ -100,6 +100,8 @@ class Reporter:
         self._started = asyncio.Event()  # all objects of the start were looked at
         self._served: list[Report] = []  # of the last published versions, the newest last
         self._xdp_mode, self._xdp_due = "off", 0.0
+        self._service: bytes | None = None
+        self._service_due = 0.0
         self._remembered: frozenset[str] = frozenset()
         self.while_leading: list[Callable[[], Awaitable[None]]] = []
 
@@ -177,7 +179,7 @@ class Reporter:
             try:
                 await part()
             except ApiError as error:
-                say(f"{name}: {error}")
+                self._say_once(name, error)
             except Exception as error:
                 say(f"{name}: {type(error).__name__}: {error}")
             await asyncio.sleep(RESTART_S)
@@ -310,7 +312,11 @@ class Reporter:
         self._fleet.remember(self._remembered, time.monotonic())
         again = 0.0
         while True:
-            moved = await self._turn_addresses()
+            moved = False
+            try:
+                moved = await self._turn_addresses()
+            except ApiError as error:  # Events and conditions do not need them
+                self._say_once("addresses", error)
             if not self._leading:
                 self._judge_known()
                 self._leading = True
@@ -445,16 +451,23 @@ class Reporter:
         if self._options.publish_service:
             namespace, _, name = self._options.publish_service.partition("/")
             raw = self._store.get("Service", namespace, name)
-            try:
-                if raw is None:  # in a namespace that is not watched
-                    raw = await self._calls.request("GET", f"/api/v1/namespaces/{namespace}/services/{name}")
-            except ApiError as error:
-                if error.status != 404:
-                    raise
-                return ()
+            if raw is None:  # in a namespace that is not watched
+                raw = await self._fetched_service(f"/api/v1/namespaces/{namespace}/services/{name}", now)
             found = status.subject(raw)
             return () if found is None else status.of_service(found)
         return self._fleet.addresses(now) if len(self._fleet_listed) == len(FLEET) else ()
+
+    async def _fetched_service(self, path: str, now: float) -> bytes | None:
+        """Ask for the published Service, now and then. Errors: ApiError."""
+        if now >= self._service_due:
+            self._service_due = now + TEND_S
+            try:
+                self._service = await self._calls.request("GET", path)
+            except ApiError as error:
+                if error.status != 404:
+                    raise
+                self._service = None
+        return self._service
 
     # ---- conditions ------------------------------------------------------------------------
 

@@ -433,11 +433,16 @@ def test_trouble_of_the_server_is_waited_out_and_delays_nobody(server: ApiServer
     play(story, one)
 
 
-def test_rights_that_are_missing_cost_only_what_they_are_for(server: ApiServer, api: Api) -> None:
+@pytest.mark.parametrize(
+    "verb, plural", [("list", "nodes"), ("get", "services"), ("patch", "ingresses/status")]
+)
+def test_rights_that_are_missing_cost_only_what_they_are_for(
+    server: ApiServer, api: Api, verb: str, plural: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     node(server, "n1", "198.18.0.1")
     ingress(server, "a")
-    server.forbid("list", "nodes")
-    one = Instance(server, api)
+    server.forbid(verb, plural)
+    one = Instance(server, api, options={"publish_service": "edge/front"} if plural == "services" else {})
 
     async def story() -> None:
         one.load()
@@ -445,6 +450,7 @@ def test_rights_that_are_missing_cost_only_what_they_are_for(server: ApiServer, 
         assert addresses(server, "a") == []
 
     play(story, one)
+    assert f"cannot {verb} resource" in capsys.readouterr().err
 
 
 def test_the_next_leader_says_nothing_twice(server: ApiServer, api: Api) -> None:
