@@ -37,6 +37,7 @@ FIRST_S = 0.4
 RETRY_MAX_S = 8.0
 SELDOM_S = 30.0  # where a permission or a resource is missing
 ASKED_MAX_S = 120.0
+SHORT_S = 1.0
 HEALTHY_S = 5.0  # a watch that lasted so long begins the back-off anew
 
 Tell = Callable[["Follower", list[ResourceEvent]], None]
@@ -140,7 +141,12 @@ class Follower:
                 return
             if time.monotonic() - began > HEALTHY_S:
                 self._tries = 0
-            wait = self._note(error) if error is not None else 0.0
+            if error is not None:
+                wait = self._note(error)
+            elif self._version and time.monotonic() - began < SHORT_S:
+                wait = self._count(self._pause(RETRY_MAX_S))  # a server that ends each watch at once
+            else:
+                wait = 0.0
             if wait:
                 self._hurry.wait(wait)
             self._hurry.clear()
@@ -161,8 +167,10 @@ class Follower:
         self.state, self.problem = state, error
         self._tell(self, [])
         top = RETRY_MAX_S if state is State.LOST else SELDOM_S
-        wait = min(FIRST_S * 2.0 ** min(self._tries, 10), top) * random.uniform(0.5, 1.5)
-        return self._count(max(wait, min(error.retry_after, ASKED_MAX_S)))
+        return self._count(max(self._pause(top), min(error.retry_after, ASKED_MAX_S)))
+
+    def _pause(self, most: float) -> float:
+        return min(FIRST_S * 2.0 ** min(self._tries, 10), most) * random.uniform(0.5, 1.5)
 
     def _count(self, wait: float) -> float:
         self._tries += 1

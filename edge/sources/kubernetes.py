@@ -86,6 +86,7 @@ class KubernetesSource:
         self._closed = False
         self._wanted: frozenset[Place] = frozenset()
         self._named: dict[Place, Follower] = {}
+        self._left_out = 0  # Secrets that are wanted and beyond NAMED_MAX
         self._followers = self._all()
 
     def _all(self) -> list[Follower]:
@@ -258,6 +259,7 @@ class KubernetesSource:
             known = {key[1:] for key, owner in self._owner.items() if owner in by_type}
         missing = sorted(place for place in self._wanted - known if self._is_ours(("Secret", *place)))
         chosen = set(missing[:NAMED_MAX])
+        self._left_out = len(missing) - len(chosen)
         for place in self._named.keys() - chosen:
             follower = self._named.pop(place)
             follower.close()
@@ -309,9 +311,8 @@ class KubernetesSource:
             found.add(_finding("", "Unauthorized" if denied else "Unreachable", text))
         elif not any(one.state in (State.LOST, State.STARTING) for one in self._followers):
             self.lost_since = None
-        extra = len(self._wanted) - len(self._named)
-        if len(self._named) >= NAMED_MAX and extra > 0:
-            text = f"only {NAMED_MAX} Secrets of other types than kubernetes.io/tls are followed"
+        if self._left_out:
+            text = f"{self._left_out} Secrets of other types, or that are not there, are not followed"
             found.add(_finding(str(SECRETS), "TooManyNamed", text, Severity.WARNING))
         self.diagnostics = tuple(sorted(found))
 

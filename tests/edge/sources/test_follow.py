@@ -325,3 +325,18 @@ def test_ballast_is_cut_off() -> None:
         b'{"metadata":{"name":"i","annotations":{"kubectl.kubernetes.io/last-applied-configuration":"{}"}}}'
     )
     assert b"last-applied" not in trim(INGRESSES, kubectl).raw
+
+
+def test_a_server_that_ends_every_watch_is_not_asked_without_rest(
+    server: ApiServer, listen: Callable[..., Listener], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "WATCH_S", (0, 0))
+    monkeypatch.setattr(follow, "RETRY_MAX_S", 0.2)
+    server.put(service("a"))
+    one = listen()
+    soon(lambda: server.watches("services") >= 3)
+    begun, before = time.monotonic(), server.watches("services")
+    soon(lambda: server.watches("services") >= before + 4)
+    assert time.monotonic() - begun > 0.02
+    server.put(service("b"))
+    one.wait(lambda: one.names() == ["a", "b"])

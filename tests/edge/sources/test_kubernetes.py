@@ -272,3 +272,16 @@ def test_read_again(server: ApiServer, follows: Make) -> None:
     one.source.reread()
     soon(lambda: server.watches("services") == 2)
     assert [plain(raw)["metadata"]["name"] for _, raw in one.store.objects()] == ["s"]
+
+
+def test_too_many_secrets_by_name(server: ApiServer, follows: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kubernetes, "NAMED_MAX", 2)
+    server.put(secret("t"))
+    one = follows().load()
+    one.want(*(("default", name) for name in "abct"))
+    server.put(named("Service", "s"))  # findings go with the next batch
+    one.wait(lambda: one.reasons() == ["TooManyNamed"])
+    assert "1 Secrets" in one.source.diagnostics[0].message
+    one.want(("default", "a"), ("default", "t"))
+    server.put(named("Service", "s2"))
+    one.wait(lambda: one.reasons() == [])
