@@ -437,7 +437,7 @@ def test_trouble_of_the_server_is_waited_out_and_delays_nobody(server: ApiServer
     "verb, plural", [("list", "nodes"), ("get", "services"), ("patch", "ingresses/status")]
 )
 def test_rights_that_are_missing_cost_only_what_they_are_for(
-    server: ApiServer, api: Api, verb: str, plural: str, capsys: pytest.CaptureFixture[str]
+    server: ApiServer, api: Api, verb: str, plural: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     node(server, "n1", "198.18.0.1")
     ingress(server, "a")
@@ -450,7 +450,7 @@ def test_rights_that_are_missing_cost_only_what_they_are_for(
         assert addresses(server, "a") == []
 
     play(story, one)
-    assert f"cannot {verb} resource" in capsys.readouterr().err
+    assert f"cannot {verb} resource" in capfd.readouterr().err
 
 
 def test_the_next_leader_says_nothing_twice(server: ApiServer, api: Api) -> None:
