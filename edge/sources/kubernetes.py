@@ -142,6 +142,10 @@ class KubernetesSource:
                     events[key] = ResourceEvent(*key, event.raw)
             self._pending = {}
         self._assess()
+        if self.lost_since is None and any(
+            one.state is State.LOST and not one.listed for one in self._followers
+        ):
+            self.lost_since = time.time()
         return list(events.values())
 
     async def watch(self) -> AsyncIterator[list[ResourceEvent]]:

@@ -72,6 +72,7 @@ def test_away_while_it_runs_and_over_a_start(tmp_path: Path, server: ApiServer) 
     server.remove("Ingress", "default", "a")
     with instance(tmp_path, server) as edge:
         assert statuses(edge, "abc") == [200, 200, 200]
+        assert "objects accepted until" in edge.lines()
         server.start()
         wait_for("what was deleted is gone", lambda: statuses(edge, "abc") == [404, 200, 200])
         wait_for("no finding", lambda: reasons(edge) == [])

@@ -231,6 +231,7 @@ def test_what_was_kept_serves_while_the_server_is_away_and_is_compared_after(
     server.stop()
     one = follows(kept=kept).load()
     assert [key[2] for key in one.there()] == ["gone", "stays"]
+    assert one.source.lost_since is not None  # at once: the state must not be written as if it were new
     one.wait(lambda: one.reasons() == ["Unreachable"])
     assert one.source.lost_since is not None
     server.start()
