@@ -23,6 +23,7 @@ from edge.sources.kubernetes import KubernetesSource
 from tests.fakes.apiserver import ApiServer
 from tests.golden.test_golden import CASES, read, settings_of, shown_model
 
+pytestmark = pytest.mark.slow  # all together
 DEADLINE_S = 20.0
 OF_THE_STATE = "tls-withheld"
 

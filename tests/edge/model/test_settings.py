@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from edge.controller.origin import settled
 from edge.model.build import ModelSettings, build_model
+from edge.model.settings import KEYS
 from edge.model.types import Model
 from edge.options import Options
 from edge.resources.store import ResourceEvent, ResourceStore
@@ -57,6 +59,11 @@ def test_what_is_wrong_is_a_warning_and_the_default_stays() -> None:
     ]
     assert built.routes[0].body_bytes_max == 1 << 20
     assert [one.reason for one in settings("text").findings] == ["InvalidType"]
+
+
+def test_the_readme_names_every_key() -> None:
+    text = (Path(__file__).parents[3] / "README.md").read_text()
+    assert [key for key in KEYS if f"`{key}`" not in text] == []
 
 
 def test_the_zone_of_our_node() -> None:
