@@ -83,7 +83,7 @@ class StatusWriter:
         self._failures = 0
         self._told = ""
         self._looked: dict[Key, str] = {}  # Ingresses of others, at which resourceVersion
-        self.queue: WorkQueue[Key] = queue or WorkQueue(PER_SECOND, BURST)
+        self.queue: WorkQueue[Key] = WorkQueue(PER_SECOND, BURST) if queue is None else queue
         self.counts = Counts()
 
     def consider(self, key: Key) -> None:
@@ -130,7 +130,7 @@ class StatusWriter:
             self.queue.add(key)
         else:
             self.queue.failed(key, error.retry_after)
-        text = f"status of {key[0]}s: {error}"
+        text = f"status of {key[0]}: {error}"
         if text != self._told and error.reason != NOT_LEADING:
             say(text)
             self._told = text
