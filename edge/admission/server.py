@@ -40,7 +40,7 @@ FIRST_S = 5.0  # for the head of a stranger's first request
 IDLE_S = 120.0  # between two requests; the API server lets go after 90
 BODY_S = 10.0
 WRITE_S = 10.0
-LINGER_S = 0.4  # at the end of the process; the holder has a second's patience
+LINGER_S = 0.5  # at the end of the process; the holder has a second's patience
 SWEEP_S = 0.5  # between two looks at who has taken too long: a timer for each step would cost more than h11
 MODEL_S = 4.0  # for a model that is being made of many changes
 
@@ -155,9 +155,7 @@ class Webhook:
     async def close(self) -> None:
         """Stop, answer for a moment what still comes, and end."""
         self.stop()
-        tasks = [
-            task for task in (self._accepting, *(one.task for one in self._callers if one.known)) if task
-        ]
+        tasks = [task for task in (self._accepting, *(one.task for one in self._callers)) if task]
         if tasks:
             await asyncio.wait(tasks, timeout=LINGER_S)
         last = [one.task for one in list(self._callers) if one.task]

@@ -46,6 +46,7 @@ def open_webhook(options: Options, link: HolderLink, view: View) -> AdmissionSer
     namespace = options.pod_namespace or api.namespace or "default"
     webhook = AdmissionService(options, view, api, namespace)
     link.on_succeeded = webhook.stop_accepting
+    link.gone.add_done_callback(lambda _: webhook.stop_accepting())
 
     def leads() -> bool:
         return view.reporter is None or view.reporter.acting()
