@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -44,6 +45,14 @@ CONNECT_S = 5.0
 REQUEST_S = 15.0
 # Bookmarks come every minute: a stream that is silent for longer is dead.
 SILENT_S = 150.0
+# A server that was cut off without a word is given up after 25 s; the package's own options take 110 s.
+SOCKET_OPTIONS = [
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+]
 LINE_BYTES_MAX = 32 << 20
 REASON_UNREACHABLE = "Unreachable"
 
@@ -222,7 +231,7 @@ class Api:
             try:
                 configuration, paths = self._read()
                 configuration.retries = False
-                configuration.keep_alive = True
+                configuration.socket_options = SOCKET_OPTIONS
                 client = RESTClientObject(configuration)
             except _UNUSABLE as error:
                 if old is not None and self._access is not None:

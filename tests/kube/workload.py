@@ -29,9 +29,19 @@ def deployment(
         "readinessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 1},
         "resources": {"requests": {"cpu": "5m", "memory": "8Mi"}, "limits": {"memory": "64Mi"}},
     }
+    spread = {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": {"app": name}},
+    }
     template = {
         "metadata": {"labels": {"app": name}},
-        "spec": {"terminationGracePeriodSeconds": 10, "containers": [container]},
+        "spec": {
+            "terminationGracePeriodSeconds": 10,
+            "containers": [container],
+            "topologySpreadConstraints": [spread],
+        },
     }
     return {
         "apiVersion": "apps/v1",
