@@ -12,7 +12,9 @@ from operator import is_not
 from typing import Any, Generic, TypeVar
 
 V = TypeVar("V")
-_FEW = 64  # changes that are put in one by one; more are sorted in
+_FEW = 64  # changes, and a share of the row, that are put in one by one; more are sorted in
+_SHARE = 64
+_NOTHING: Any = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class Ordered(Generic[V]):
 
     def __init__(self) -> None:
         self._values: dict[Any, V] = {}
-        self._changed: set[Any] = set()  # keys that _keys and _row do not tell of yet
+        self._changed: dict[Any, V] = {}  # what stood under keys that _keys and _row do not tell of yet
         self._keys: list[Any] = []
         self._row: list[V] = []
         self._tuple: tuple[V, ...] = ()
@@ -37,14 +39,16 @@ class Ordered(Generic[V]):
 
     def put(self, key: Any, value: V) -> None:
         """Set the value of a key."""
-        if self._values.get(key) is not value:
+        old = self._values.get(key, _NOTHING)
+        if old is not value:
             self._values[key] = value
-            self._changed.add(key)
+            self._changed.setdefault(key, old)
 
     def remove(self, key: Any) -> None:
         """Take a key out; nothing happens when it is not there."""
-        if self._values.pop(key, None) is not None:
-            self._changed.add(key)
+        old = self._values.pop(key, _NOTHING)
+        if old is not _NOTHING:
+            self._changed.setdefault(key, old)
 
     def get(self, key: Any) -> V | None:
         """Return the value of a key."""
@@ -53,34 +57,34 @@ class Ordered(Generic[V]):
     def values(self) -> tuple[V, ...]:
         """Shape: all values in the order of their keys; the same tuple until something changes."""
         if self._changed:
-            self.step = self._settle()
+            before, changed, now = self._tuple, self._changed, self._values
+            self._settle()
             self._tuple = tuple(self._row)
-            self._changed.clear()
+            self.step = Step(
+                before,
+                tuple(old for old in changed.values() if old is not _NOTHING),
+                tuple(now[key] for key in changed if key in now),
+            )
+            self._changed = {}
         return self._tuple
 
-    def _settle(self) -> Step[V] | None:
-        """Shape: None where so much changed that nobody should follow it one by one."""
-        if len(self._changed) > _FEW:
+    def _settle(self) -> None:
+        """Bring keys and row up to date."""
+        if len(self._changed) > max(_FEW, len(self._keys) // _SHARE):
             self._keys = sorted(self._values)
             self._row = [self._values[key] for key in self._keys]
-            return None
-        removed, added = [], []
+            return
         for key in self._changed:
             place = bisect_left(self._keys, key)
             there = place < len(self._keys) and self._keys[place] == key
-            if there:
-                removed.append(self._row[place])
             if key not in self._values:
                 if there:
                     del self._keys[place], self._row[place]
-                continue
-            added.append(self._values[key])
-            if there:
+            elif there:
                 self._row[place] = self._values[key]
             else:
                 self._keys.insert(place, key)
                 self._row.insert(place, self._values[key])
-        return Step(self._tuple, tuple(removed), tuple(added))
 
     def __len__(self) -> int:
         return len(self._values)
