@@ -38,6 +38,7 @@ RETRY_MAX_S = 8.0
 SELDOM_S = 30.0  # where a permission or a resource is missing
 ASKED_MAX_S = 120.0
 SHORT_S = 1.0
+WATCHLESS_TRIES = 3
 HEALTHY_S = 5.0  # a watch that lasted so long begins the back-off anew
 
 Tell = Callable[["Follower", list[ResourceEvent]], None]
@@ -159,6 +160,8 @@ class Follower:
             return random.uniform(0.0, FIRST_S) if self._tries else self._count(0.0)
         if error.status and error.status not in (401, 403, 429, 503):
             self._version = ""  # a version from the future, say: a server that was restored
+        if error.status == 403 and self._tries >= WATCHLESS_TRIES:
+            self._version = ""  # list may be allowed where watch is not: then it is read so often
         state = {403: State.FORBIDDEN, 404: State.MISSING}.get(error.status, State.LOST)
         if self.problem is None or self.state != state:
             self.since = time.monotonic()

@@ -80,7 +80,7 @@ class KubernetesSource:
         self._news = threading.Condition()
         self._pending: dict[Key, ResourceEvent] = {}
         self._owner: dict[Key, Follower] = {}  # of Secrets: two watches may know one
-        self._told = 0
+        self._states: dict[Follower, State] = {}  # as they said last
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: asyncio.Event | None = None
         self._closed = False
@@ -217,7 +217,8 @@ class KubernetesSource:
                     event = ResourceEvent(*event.key, event.raw)
                 self._pending[event.key] = event
             self._news.notify_all()
-        if follower.state is State.FOLLOWING:
+        was, self._states[follower] = self._states.get(follower), follower.state
+        if was is not State.FOLLOWING and follower.state is State.FOLLOWING:  # the server was heard of
             for other in self._followers:
                 if other.state is State.LOST:
                     other.hurry()

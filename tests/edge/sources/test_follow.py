@@ -203,6 +203,17 @@ def test_a_server_that_starts_forbids_all_for_a_moment_and_is_asked_again_soon(
     assert max(forbidden) > 10
 
 
+def test_where_only_lists_are_allowed_they_are_read_again(
+    server: ApiServer, listen: Callable[..., Listener]
+) -> None:
+    server.forbid("watch", "services")
+    server.put(service("a"))
+    one = listen()
+    one.wait(lambda: one.names() == ["a"])
+    server.put(service("b"))
+    one.wait(lambda: one.names() == ["a", "b"])
+
+
 def test_a_resource_that_comes_later(server: ApiServer, listen: Callable[..., Listener]) -> None:
     server.unserve("services")
     one = listen()

@@ -286,3 +286,20 @@ def test_too_many_secrets_by_name(server: ApiServer, follows: Make, monkeypatch:
     one.want(("default", "a"), ("default", "t"))
     server.put(named("Service", "s2"))
     one.wait(lambda: one.reasons() == [])
+
+
+def test_one_resource_that_fails_keeps_its_pauses(
+    server: ApiServer, follows: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "FIRST_S", 5.0)  # longer than this test
+    monkeypatch.setattr(follow, "RETRY_MAX_S", 60.0)
+    kept = {"": ((("Service", "default", "s"), b"{}"),)}
+    server.fail(500, path="/ingressclasses", times=1000)
+    one = follows(kept=kept).load()
+    soon(lambda: sum("/ingressclasses" in path for _, path in server.requests) >= 1)
+    asked = sum("/ingressclasses" in path for _, path in server.requests)
+    for number in range(20):
+        server.put(named("Service", f"s{number}"))
+    one.wait(lambda: len(one.there()) == 20)
+    # The others' first words may wake it, what they tell later does not.
+    assert sum("/ingressclasses" in path for _, path in server.requests) <= asked + 8
