@@ -109,6 +109,7 @@ def test_a_large_object_is_read_in_a_thread(view: View) -> None:
         (b"POST / HTTP/1.1\r\n\r\n", 400),
         (b"nonsense\r\n\r\n", 400),
     ],
+    ids=lambda value: f"{value[:24]!a}" if isinstance(value, bytes) else str(value),
 )
 def test_who_asks_wrongly_gets_words(view: View, request_bytes: bytes, status: int) -> None:
     ((found, text),) = ask(view, request_bytes)

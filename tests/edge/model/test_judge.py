@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 
 from edge.model.build import ModelBuilder, ModelSettings
@@ -26,6 +27,7 @@ def world(*events: ResourceEvent) -> tuple[ResourceStore, ModelBuilder, Judge]:
     return store, builder, Judge(builder, store)
 
 
+@pytest.mark.slow
 @settings(max_examples=int(os.environ.get("EDGE_LONG", "0")) * 5000 or 25, deadline=None)
 @given(STEPS, EVENTS.filter(lambda one: one.kind in JUDGED and one.raw is not None))
 def test_it_says_beforehand_what_the_model_says_afterwards(
