@@ -147,8 +147,7 @@ class FileSource:
         self._wake = asyncio.Event()
         if self._again:
             self._wake.set()
-        if self._inotify is not None:
-            loop.add_reader(self._inotify.descriptor, self._wake.set)
+        self._listen(loop)
         try:
             while True:
                 await self._burst(loop)
@@ -188,6 +187,18 @@ class FileSource:
         except OSError as error:
             self._blind = f"inotify: {error.strerror}; the folder is looked at every second"
 
+    def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wake at the next event, and hear no more of it until it is read: the loop would spin until then."""
+
+        def wake() -> None:
+            if self._wake is not None:
+                self._wake.set()
+            if self._inotify is not None:
+                loop.remove_reader(self._inotify.descriptor)
+
+        if self._inotify is not None:
+            loop.add_reader(self._inotify.descriptor, wake)
+
     async def _burst(self, loop: asyncio.AbstractEventLoop) -> None:
         """Return when something of ours happened and then nothing for QUIET_S."""
         assert self._wake is not None
@@ -202,6 +213,7 @@ class FileSource:
             while True:
                 self._wake.clear()
                 ours = self._note() or ours
+                self._listen(loop)
                 left = min(QUIET_S, end - loop.time())
                 if left <= 0 or not await _within(self._wake, left):
                     break
