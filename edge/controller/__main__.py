@@ -7,6 +7,7 @@ not help; any other death is answered by a restart.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -58,6 +59,7 @@ def open_webhook(options: Options, link: HolderLink, view: View) -> AdmissionSer
 async def control(options: Options, end: socket.socket) -> None:
     """Run until the holder says drain, or is gone and does not need us. Errors: EdgeError."""
     link = HolderLink(Channel(end), options.instance_run_dir / "control.sock")
+    ends = contextlib.AsyncExitStack()
     try:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, link.leave)
         await link.open()
@@ -66,7 +68,10 @@ async def control(options: Options, end: socket.socket) -> None:
         controller = Controller(options, link)
         admin = AdminApi(controller.view)
         await admin.start(socket.socket(fileno=os.dup(link.holdings.admin)), options.admin)
+        ends.push_async_callback(admin.close)
         webhook = open_webhook(options, link, controller.view)
+        if webhook is not None:
+            ends.push_async_callback(webhook.close)
         await controller.start()
         # Ten thousand objects that stay are a million for the collector to walk, each time for nothing.
         gc.collect()
@@ -74,10 +79,8 @@ async def control(options: Options, end: socket.socket) -> None:
         gc.set_threshold(*COLLECT)
         gc.enable()
         await controller.run()
-        await admin.close()
-        if webhook is not None:
-            await webhook.close()
     finally:
+        await ends.aclose()
         link.close()
 
 

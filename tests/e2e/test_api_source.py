@@ -89,6 +89,7 @@ def test_nothing_kept_and_nobody_there_waits_and_can_be_stopped(tmp_path: Path, 
         assert edge.admin("/readyz").status == 503
         assert edge.served("a.example") == 0  # no listener is open: nothing is answered wrongly
         assert edge.stop() == 0
+        assert "Task was destroyed" not in edge.lines()
     finally:
         edge.close()
     edge = instance(tmp_path, server)
