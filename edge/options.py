@@ -58,6 +58,7 @@ class Options:
     accept_empty: bool = False
     watch_ingress_without_class: bool = False
     zone: str = ""
+    default_backend: str = ""
     resolver: str = ""
     external_allow: tuple[str, ...] = ()
     # Kubernetes as the source of objects
@@ -101,6 +102,8 @@ class Options:
                 raise OptionError(
                     f"--{name.replace('_', '-')}: {seconds} is not between 0 and {GRACE_MAX_S} s"
                 )
+        if self.default_backend:
+            parse_service(self.default_backend, "--default-backend")
         if self.resolver:
             parse_address(self.resolver, "--resolver")
         for text in self.external_allow:
@@ -203,6 +206,19 @@ def parse_address(text: str, option: str) -> tuple[str, int]:
     if not colon or not 0 <= number <= 65535 or (address.version == 6 and bare == host):
         raise OptionError(f"{option}: {text!r} is not ADDR:PORT (IPv6 as [ADDR]:PORT)")
     return str(address), number
+
+
+def parse_service(text: str, option: str) -> tuple[str, str, str]:
+    """Split NAMESPACE/NAME:PORT, the port by name or number.
+
+    Errors: OptionError that names the option.
+    """
+    place, _, port = text.partition(":")
+    namespace, _, name = place.partition("/")
+    known = re.fullmatch(r"[a-z0-9-]{1,15}", port) and (not port.isdigit() or 0 < int(port) < 65536)
+    if not (_LABEL.fullmatch(namespace) and _LABEL.fullmatch(name) and known):
+        raise OptionError(f"{option}: {text[:200]!r} is not NAMESPACE/NAME:PORT")
+    return namespace, name, port
 
 
 def parse_network(text: str, option: str) -> IPv4Network | IPv6Network:

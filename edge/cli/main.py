@@ -61,6 +61,10 @@ WithoutClass = Annotated[
     bool | None, _option("--watch-ingress-without-class", "Serve Ingresses that name no class")
 ]
 Zone = Annotated[str | None, _option("--zone", "Zone of this node, for topology hints (none)")]
+DefaultBackend = Annotated[
+    str | None,
+    _option("--default-backend", "NAMESPACE/NAME:PORT of the Service for what no Ingress takes (none: 404)"),
+]
 ExternalAllow = Annotated[
     list[str] | None,
     _option(
@@ -112,6 +116,7 @@ def run(
     ] = None,
     watch_ingress_without_class: WithoutClass = None,
     zone: Zone = None,
+    default_backend: DefaultBackend = None,
     resolver: Annotated[
         str | None, _option("--resolver", "ADDR:PORT that resolves ExternalName Services (/etc/resolv.conf)")
     ] = None,
@@ -176,6 +181,7 @@ def check(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder of objects in YAML or JSON")] = "",
     ingress_class: IngressClass = None,
     watch_ingress_without_class: WithoutClass = None,
+    default_backend: DefaultBackend = None,
     as_json: Json = False,
     form: Annotated[str, typer.Option("--format", help="text, json or sarif")] = "text",
     strict: Annotated[bool, typer.Option("--strict", help="Warnings fail, too")] = False,
@@ -185,6 +191,7 @@ def check(
     given = {
         "ingress_class": ingress_class,
         "watch_ingress_without_class": watch_ingress_without_class,
+        "default_backend": default_backend,
     }
     from edge.cli.check import check_folder, list_reasons
 
@@ -209,6 +216,7 @@ def explain(
     ingress_class: IngressClass = None,
     watch_ingress_without_class: WithoutClass = None,
     zone: Zone = None,
+    default_backend: DefaultBackend = None,
     external_allow: ExternalAllow = None,
     as_json: Json = False,
 ) -> None:
@@ -219,6 +227,7 @@ def explain(
         "ingress_class": ingress_class,
         "watch_ingress_without_class": watch_ingress_without_class,
         "zone": zone,
+        "default_backend": default_backend,
         "external_allow": external_allow,
     }
     from edge.cli.explain import Asked, explain_difference, explain_request
@@ -242,17 +251,11 @@ def doctor(
 
 
 @app.command()
-def status(
-    instance: Instance = None,
-    run_dir: RunDir = None,
-    as_json: Json = False,
-    ready: Annotated[bool, typer.Option("--ready", help="Only say whether this container serves")] = False,
-) -> None:
+def status(instance: Instance = None, run_dir: RunDir = None, as_json: Json = False) -> None:
     """Show a running instance on one screen: processes, versions, counters, findings, events."""
-    from edge.cli.status import say_ready, show_status
+    from edge.cli.status import show_status
 
-    options = merged({"instance": instance, "run_dir": run_dir})
-    raise typer.Exit(say_ready(options) if ready else show_status(options, as_json))
+    raise typer.Exit(show_status(merged({"instance": instance, "run_dir": run_dir}), as_json))
 
 
 @app.command()

@@ -170,9 +170,11 @@ def _route(reader: ImageReader, index: int, host: str) -> dict[str, Any]:
     words = reader.route(index)
     is_default = words.precedence >> 40 == 2
     field = f"spec.rules[{row.rule_index}].http.paths[{row.path_index}]"
+    if is_default:
+        field = "spec.defaultBackend" if words.kind == "Ingress" else ""
     return {
         "object": "/".join(part for part in (words.kind, words.namespace, words.name) if part),
-        "field": "spec.defaultBackend" if is_default else field,
+        "field": field,
         "host": host or "*",
         "path_type": DEFAULT if is_default else _WORDS.get(row.path_type, "?"),
         "path": reader.text(row.path_written),

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from edge.model.annotations import USUAL, Wishes
+from edge.model.default_backend import default_wish
 from edge.model.diagnostics import Diagnostic, ObjectRef
 from edge.model.edgepolicy import policies as read_policies
 from edge.model.findings import Findings, Ledger
@@ -43,8 +44,9 @@ class ModelSettings:
     """What the options say about the model. ``default_certificate``: see `certificates.given_certificate`.
 
     ``zone``: where this node stands, for topology hints; ``external_allowed``: addresses that a Service of
-    type ExternalName may have although they are this node's, of loopback or of the link; ``usual``: what
-    holds where an Ingress says nothing; ``findings``: what is wrong with settings that are an object.
+    type ExternalName may have although they are this node's, of loopback or of the link; ``default_backend``:
+    NAMESPACE/NAME:PORT, "" for none; ``usual``: what holds where an Ingress says nothing; ``findings``: what
+    is wrong with settings that are an object.
     """
 
     listeners: tuple[Listener, ...] = ()
@@ -54,6 +56,7 @@ class ModelSettings:
     zone: str = ""
     external_allowed: tuple[Network, ...] = ()
     controller_class: str = CONTROLLER_CLASS
+    default_backend: str = ""
     usual: Wishes = USUAL
     findings: tuple[Diagnostic, ...] = ()
 
@@ -79,6 +82,7 @@ def settings_of(options: Options, listeners: tuple[Listener, ...] | None = None)
         controller_class=options.controller_class,
         watch_ingress_without_class=options.watch_ingress_without_class,
         zone=options.zone,
+        default_backend=options.default_backend,
         external_allowed=tuple(parse_network(text, "--external-allow") for text in options.external_allow),
     )
 
@@ -140,6 +144,10 @@ class ModelBuilder:
                 ingresses = [key[1:] for key in store.all_keys() if key[0] == "Ingress"]
                 ingresses += [place for place in self._readings if store.get("Ingress", *place) is None]
         claimed: set[Identity] = set()
+        if self._settings.default_backend and not self._started:
+            wish = default_wish(self._settings.default_backend, self._settings.usual)
+            self._claims[wish.identity] = [wish]
+            claimed.add(wish.identity)
         for place in ingresses:
             claimed |= self._read(store, place)
         for identity in claimed:

@@ -25,6 +25,7 @@ Identity = tuple[str, str, str]  # host, type as a word, path: what two objects 
 
 _WORDS = {"Exact": "Exact", "Prefix": "Prefix", "ImplementationSpecific": "Prefix"}
 _SOLVER_PATH = "/.well-known/acme-challenge/"
+OPTION = "Option"  # kind of what an option wants, which is no object
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,9 @@ def precedes(wish: RouteWish) -> tuple[bool, Age]:
 
 
 def lose_route(loser: RouteWish, winner: RouteWish, findings: Findings) -> None:
-    """Say to a wish that another object has its match."""
+    """Say to a wish that another object has its match, unless it was only for want of one."""
+    if loser.ref.kind == OPTION:
+        return
     host, word, path = loser.identity
     message = f"{_shown_host(host)} {word} {path} is served by {winner.ref}"
     findings.error(loser.ref, loser.where, "Conflict", message)

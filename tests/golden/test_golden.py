@@ -53,6 +53,7 @@ def settings_of(case: Path) -> ModelSettings:
         watch_ingress_without_class=given.get("withoutClass", False),
         default_certificate=default,
         zone=given.get("zone", ""),
+        default_backend=given.get("defaultBackend", ""),
         external_allowed=tuple(ip_network(text) for text in given.get("externalAllowed", ())),
     )
 
