@@ -64,7 +64,7 @@ class _Known:
 
 
 class Reporter:
-    """``election``: who leads; ``while_leading``: what others have to do as leader, cancelled with it."""
+    """``election``: who leads; ``status``: the writer of it."""
 
     def __init__(self, options: Options, api: Api, store: ResourceStore, view: View) -> None:
         namespace = options.pod_namespace or api.namespace or "default"
@@ -103,7 +103,6 @@ class Reporter:
         self._service: bytes | None = None
         self._service_due = 0.0
         self._remembered: frozenset[str] = frozenset()
-        self.while_leading: list[Callable[[], Awaitable[None]]] = []
 
     # ---- told by the loop, in no time ------------------------------------------------------
 
@@ -288,7 +287,6 @@ class Reporter:
                 ("addresses", self._tend),
                 ("status", self.status.run),
                 ("events", self._write_events),
-                *(("leader's work", part) for part in self.while_leading),
             )
         ]
         try:
