@@ -4,7 +4,7 @@ PY := .venv/bin/python
 NATIVE_INPUTS := $(shell find csrc bpf -name '*.[ch]' -o -name '*.py') pyproject.toml
 C_FILES = $(shell git ls-files 'csrc/*.[ch]' 'bpf/*.[ch]' 'tests/*.[ch]' 'bench/*.[ch]')
 
-.PHONY: fast test long chaos demo e2e kube-build e2e-kube lint golden run setup native clean help
+.PHONY: fast test long chaos demo e2e kube-build e2e-kube image lint golden run setup native clean help
 .DEFAULT_GOAL := fast
 
 fast: native ## build and fast tests: no root, under 20 seconds once set up (the default)

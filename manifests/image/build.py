@@ -30,6 +30,8 @@ SUITE = "bookworm"
 # What Debian's own slim images leave out, too.
 UNREAD = ("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale", "usr/share/lintian")
 EMPTIED = ("var/cache/apt", "var/lib/apt/lists", "var/log", "var/cache/debconf", "tmp", "dev")
+# Images of earlier builds, which nothing uses, are removed when there are more than so many in all.
+IMAGES_MAX = 60
 # What the context of the build holds; .dockerignore says the same to other builders.
 CONTEXT = ("Dockerfile", ".dockerignore", "pyproject.toml", "LICENSE", "bpf", "csrc", "edge")
 
@@ -219,6 +221,8 @@ def build(target: str = "edge", base: str = BASE) -> Path:
         buildah("push", "--quiet", name, f"docker-archive:{fresh}:{name}")
         fresh.replace(output)
         stamp.write_text(wanted)
+        if len(buildah("images", "--all", "--quiet").split()) > IMAGES_MAX:
+            buildah("rmi", "--prune", "--force")
     return output
 
 
