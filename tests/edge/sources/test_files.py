@@ -96,6 +96,23 @@ def test_write_rename_delete(tmp_path: Path) -> None:
     watching(tmp_path, story)
 
 
+def test_what_waits_to_be_read_does_not_make_the_loop_spin(tmp_path: Path) -> None:
+    async def story(watched: Watched) -> None:
+        assert await watched.after(lambda: (tmp_path / "a.yaml").write_text(service("a"))) == ["+a"]
+        # The batch is being published, and the next change comes.
+        selector: Any = asyncio.get_running_loop()._selector  # type: ignore[attr-defined]
+        select, woken = selector.select, []
+        selector.select = lambda timeout: woken.append(select(timeout)) or woken[-1]
+        (tmp_path / "b.yaml").write_text(service("b"))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        del selector.select
+        assert len(woken) >= 100 and 1 <= len(list(filter(None, woken))) < 5
+        assert await watched.after(lambda: None) == ["+b"]
+
+    watching(tmp_path, story)
+
+
 def test_a_burst_is_one_batch(tmp_path: Path) -> None:
     def act() -> None:
         for number in range(50):
