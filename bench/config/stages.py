@@ -1,8 +1,8 @@
 """Where the processor time of one change goes: each stage between a changed file and the sealed image.
 
-`python -m bench.config.stages [--changes N] [--ingresses N] [--services M]`: the folder of bench.config.publish,
-read and translated by the parts that the controller is made of, in this process. Prints one JSON line: the
-median milliseconds of each stage, for one Ingress and for one endpoint, and the memory.
+`python -m bench.config.stages [--changes N] [--ingresses N] [--services M]`: the folder of
+bench.config.publish, read and translated by the parts that the controller is made of, in this process. Prints
+one JSON line: the median milliseconds of each stage, for one Ingress and for one endpoint, and the memory.
 """
 
 from __future__ import annotations
