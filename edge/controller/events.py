@@ -54,8 +54,8 @@ class Notice:
     normal: bool = False
 
 
-def notices(found: Sequence[Diagnostic], accepted: bool) -> tuple[Notice, ...]:
-    """Shape: one for each error, or Accepted with the warnings, where ``accepted`` is to be said."""
+def notices(found: Sequence[Diagnostic], accepted: str) -> tuple[Notice, ...]:
+    """Shape: one for each error, or Accepted in the words of ``accepted`` with the warnings; "": not."""
     errors = [one for one in found if one.severity is Severity.ERROR]
     if errors:
         rest = len(errors) - EACH_MAX
@@ -67,7 +67,7 @@ def notices(found: Sequence[Diagnostic], accepted: bool) -> tuple[Notice, ...]:
         return tuple(result)
     if not accepted:
         return ()
-    text = "served" if not found else "served, but: " + "; ".join(map(sentence, found))
+    text = f"{accepted}, but: {'; '.join(map(sentence, found))}" if found else accepted
     return (Notice("Accepted", cut(text, NOTE_MAX), not found),)
 
 

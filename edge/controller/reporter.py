@@ -533,9 +533,12 @@ class Reporter:
         data = found.metadata
         about = Regarding(key, KINDS[kind].api_version, data.uid, data.resource_version, found.edition)
         known = self._known.get(key)
-        due = False
+        due = ""
         if known is not None and not known.said:
-            due = bool(self._serves(namespace, name)) if kind == "Ingress" else self._policy(name) is not None
+            if kind == "Ingress":
+                due = "served" if self._serves(namespace, name) else ""
+            else:
+                due = "in force" if self._policy(name) is not None else ""
         return about, notices(self._found.get(ObjectRef(*key), ()), due)
 
     def _say_once(self, what: str, error: ApiError) -> None:

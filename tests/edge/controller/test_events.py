@@ -88,17 +88,17 @@ def error(number: int = 0, reason: str = "InvalidHost", text: str = "wrong") -> 
 
 def test_what_is_said() -> None:
     odd = Diagnostic(REF, "metadata", "UnsupportedAnnotation", "no effect", Severity.WARNING)
-    assert notices((), True) == (GOOD,)
-    assert notices((), False) == ()
-    assert notices((odd,), True) == (
+    assert notices((), "served") == (GOOD,)
+    assert notices((), "") == ()
+    assert notices((odd,), "served") == (
         Notice("Accepted", "served, but: metadata: UnsupportedAnnotation: no effect"),
     )
-    assert notices((odd, error()), True) == (Notice("Refused", "spec.rules[0]: InvalidHost: wrong"),)
-    assert [one.reason for one in notices((error(reason="Conflict"),), True)] == ["Conflict"]
-    many = notices(tuple(error(number) for number in range(100)), True)
+    assert notices((odd, error()), "served") == (Notice("Refused", "spec.rules[0]: InvalidHost: wrong"),)
+    assert [one.reason for one in notices((error(reason="Conflict"),), "served")] == ["Conflict"]
+    many = notices(tuple(error(number) for number in range(100)), "served")
     assert len(many) == EACH_MAX and many[-1].note.startswith("and 93 more")
-    assert len(notices(tuple(error(number) for number in range(EACH_MAX)), True)) == EACH_MAX
-    assert len(notices((error(text="ü" * 5000),), False)[0].note.encode()) <= NOTE_MAX
+    assert len(notices(tuple(error(number) for number in range(EACH_MAX)), "served")) == EACH_MAX
+    assert len(notices((error(text="ü" * 5000),), "")[0].note.encode()) <= NOTE_MAX
 
 
 def test_an_error_that_lasts_is_one_event_that_stays_alive() -> None:

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import pytest
 
+from edge.controller import node_report, reporter
 from edge.controller.reporter import Reporter
 from edge.controller.view import View
 from edge.model.diagnostics import Diagnostic, ObjectRef, Severity
@@ -26,6 +27,15 @@ pytestmark = pytest.mark.slow
 
 PATIENCE_S = 20.0
 NS = "xdp-edge"
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less patience than with people and other machines."""
+    monkeypatch.setattr(reporter, "SETTLE_S", 0.05)
+    monkeypatch.setattr(reporter, "TURN_S", 0.02)
+    monkeypatch.setattr(reporter, "RESTART_S", 0.2)
+    monkeypatch.setattr(node_report, "CHANGE_S", 0.1)
 
 
 @pytest.fixture
