@@ -129,21 +129,6 @@ def gather(options: Options) -> dict[str, Any]:
     }
 
 
-def say_ready(options: Options) -> int:
-    """Print whether the holder of this PID namespace serves. Errors: HolderError when nobody runs.
-
-    For a container's startup probe: with the node's network, what answers on the admin address may be the
-    Pod before this one, and that must not be replaced until this one has taken over.
-    """
-    holder, _ = ask_holder(options)
-    if holder.get("pidns") != str(os.stat("/proc/self/ns/pid").st_ino):
-        print("the holder is that of another PID namespace")
-        return 1
-    code, reason = ask_admin(holder.get("admin", ""), "/readyz") if holder.get("admin") else (0, b"")
-    print(reason.decode(errors="replace").strip() or "the admin API is silent")
-    return 0 if code == 200 else 1
-
-
 # ---- showing -----------------------------------------------------------------------------
 
 

@@ -279,7 +279,6 @@ class Holder:
         return {
             "instance": self.options.instance,
             "pid": os.getpid(),
-            "pidns": record.pid_namespace(),
             "uptime_s": int(time.monotonic() - self._started),
             "state": "draining" if self._drain else "running",
             "data_pid": data["pid"],
