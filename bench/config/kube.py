@@ -31,6 +31,7 @@ from tests.kube.cluster import Cluster
 
 WRITERS = 8  # threads that write objects
 RATE = 200
+SETTLE_S = 12.0  # the last state is written by then
 LOAD_RATE = 1000
 LATE_S = 0.5  # after which nothing may reach an endpoint that is gone
 PODS = {"198.18.78.1": b"pod-1", "198.18.78.2": b"pod-2"}
@@ -284,7 +285,7 @@ def measure(kube: Cluster, arguments: argparse.Namespace, work: Path) -> dict[st
             line[f"{name}_ms"] = spread(change(instance, objects, count))
             line[f"{name}_cpu_ms"] = round(1000 * (cpu_s(controller) - spent) / count, 2)
         line["churn"] = churn(instance, objects, 10 if arguments.quick else 60)
-        time.sleep(2)
+        time.sleep(SETTLE_S)
         line["idle_percent"] = idle(instance, 15 if arguments.quick else 60)
         line["controller_mb"] = round(resident_mb(controller), 1)
         line["data_mb"] = round(resident_mb(instance.pid("edge-data")), 1)
