@@ -70,7 +70,7 @@ def test_an_interface_that_comes_back_is_policed_again(
         wait_for("it has XDP", lambda: edge.ready() and interfaces(edge) == {"client1": "native"})
         add(lab)
         wait_for("it is policed again", lambda: interfaces(edge) == both, 5)
-        assert "xdp: attached to extra0 (native)" in edge.lines()
+        wait_for("it says so", lambda: "xdp: attached to extra0 (native)" in edge.lines())
 
 
 def test_the_watch_tells_addresses_from_interfaces(lab: Lab) -> None:
