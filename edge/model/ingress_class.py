@@ -77,6 +77,9 @@ def class_rule(
                 held.discard(found)
             annotations = decoded.metadata.annotations or {}
             default = default or (ours and annotations.get(DEFAULT_ANNOTATION) == "true")
+            if ours and decoded.spec is not None and decoded.spec.parameters is not None:
+                message = "parameters have no effect yet; --configmap gives defaults for all classes"
+                findings.warning(ref, "spec.parameters", "UnsupportedParameters", message)
             meaning = annotations.get(OURS + "implementation-specific")
             if meaning in IMPLEMENTATION_SPECIFIC:
                 if ours and IMPLEMENTATION_SPECIFIC[meaning]:

@@ -118,6 +118,12 @@ REASONS: dict[str, Reason] = {
         "those beyond the limit are not read",
         "make certificates Secrets of type kubernetes.io/tls",
     ),
+    "UnsupportedParameters": Reason(
+        _W,
+        "an IngressClass of ours names parameters",
+        "they have no effect; the class is served",
+        "put defaults into the ConfigMap of --configmap, or annotations on the Ingress",
+    ),
     "UnknownSetting": Reason(
         _W,
         "the ConfigMap of settings has a key that is not served",

@@ -115,6 +115,7 @@ class IngressClassSpec(Struct, frozen=True):
     """IngressClassSpec."""
 
     controller: str | None = None
+    parameters: Any = None
 
 
 class IngressClass(Struct, frozen=True):

@@ -82,6 +82,8 @@ def test_several_classes() -> None:
         event({"kind": "IngressClass", "metadata": {"name": name}, "spec": {"controller": controller}})
         for name, controller in (("one", "c"), ("two", "c"), ("three", "c"), ("four", "another"))
     ]
+    assert classes[1].raw is not None
+    classes[1].raw["spec"]["parameters"] = {"kind": "Settings", "name": "x"}  # type: ignore[index]
     objects = [event(service("web")), event(endpoints("web", 80))]
     objects += [event(of_class(name)) for name in ("one", "two", "three", "four", "five")]
     for one in range(len(classes)):
@@ -91,4 +93,7 @@ def test_several_classes() -> None:
         ModelSettings(ingress_class="one,two,four,five", controller_class="c"),
     )
     assert [route.host for route in found.routes] == ["five.test", "one.test", "two.test"]
-    assert [(one.object.name, one.reason) for one in found.diagnostics] == [("three", "OtherClass")]
+    assert [(one.object.name, one.reason) for one in found.diagnostics] == [
+        ("three", "OtherClass"),
+        ("two", "UnsupportedParameters"),
+    ]
