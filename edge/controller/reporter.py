@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edge.controller import status
+from edge.controller.addresses import Addresses
 from edge.controller.calls import NOT_LEADING, Calls
 from edge.controller.events import EventRecorder, Notice, Regarding, notices
 from edge.controller.fleet import Fleet, siblings
@@ -47,7 +48,6 @@ EVENTS_PER_SECOND, EVENTS_BURST = 10.0, 50
 TEND_S = 10.0
 AGAIN_S = 600.0  # every object is looked at again, without asking anybody
 RESTART_S = 5.0
-OURS = "xdp-edge.dev/addresses"
 FLEET_S = 10.0
 FLEET = (PODS.kind, NODES.kind, LEASES.kind)
 ACCEPTED_KINDS = ("Ingress", "EdgePolicy")
@@ -100,9 +100,7 @@ class Reporter:
         self._started = asyncio.Event()  # all objects of the start were looked at
         self._served: list[Report] = []  # of the last published versions, the newest last
         self._xdp_mode, self._xdp_due = "off", 0.0
-        self._service: bytes | None = None
-        self._service_due = 0.0
-        self._remembered: frozenset[str] = frozenset()
+        self._addresses = Addresses(options, store, self._calls, self.election, wanted)
 
     # ---- told by the loop, in no time ------------------------------------------------------
 
@@ -259,16 +257,12 @@ class Reporter:
                 self._consider(key)
             if self._recorder.news(*self._to_say(key, found)):
                 self._events.add(key, SETTLE_S)
-        if self._is_published_service(key):
+        if self._addresses.is_published(key):
             self._fleet_moved.set()
 
     def _consider(self, key: Key) -> None:
         if key[0] == "EdgePolicy" or self._options.update_status:
             self.status.consider(key)
-
-    def _is_published_service(self, key: Key) -> bool:
-        kind, namespace, name = key
-        return kind == "Service" and self._options.publish_service == f"{namespace}/{name}"
 
     def _serves(self, namespace: str, name: str) -> bool | None:
         serves = self._view.serves
@@ -279,7 +273,7 @@ class Reporter:
     async def _lead(self) -> None:
         """Write until cancelled: begin with a look at everything."""
         self._fleet, self._fleet_listed = Fleet(), set()
-        self._remembered = frozenset(filter(None, self.election.remembered(OURS).split(",")))
+        self._addresses.begin()
         tasks = [
             asyncio.create_task(self._always(name, part))
             for name, part in (
@@ -307,12 +301,15 @@ class Reporter:
         """Keep the addresses as they must be, and have every object looked at from time to time."""
         await self._started.wait()
         await self._first_fleet()
-        self._fleet.remember(self._remembered, time.monotonic())
+        self._fleet.remember(self._addresses.remembered, time.monotonic())
         again = 0.0
         while True:
             moved = False
             try:
-                moved = await self._turn_addresses()
+                known = len(self._fleet_listed) == len(FLEET)
+                moved = await self._addresses.turn(self._fleet if known else None, time.monotonic())
+                if not moved and time.monotonic() >= again > 0.0 and not self.status.queue:
+                    await self._addresses.forget([key for key in self._known if key[0] == "Ingress"])
             except ApiError as error:  # Events and conditions do not need them
                 self._say_once("addresses", error)
             if not self._leading:
@@ -420,52 +417,6 @@ class Reporter:
         if not self._options.update_status:
             return True
         return any(status.place_of(entry) in self._wanted.ours for entry in found.balancer)
-
-    # ---- addresses -------------------------------------------------------------------------
-
-    async def _turn_addresses(self) -> bool:
-        """Shape: whether Ingresses must be looked at again. Errors: ApiError."""
-        if not self._options.update_status:
-            return False
-        now = time.monotonic()
-        places = await self._places(now)
-        if not places:
-            return False  # nobody serves, or nobody knows: what is written stays
-        ours = self._remembered | set(places)
-        if not self._options.publish_service and not self._options.publish_status_address:
-            ours |= self._fleet.all_addresses()
-        if places == self._wanted.addresses and ours == self._wanted.ours:
-            return False
-        if not self._remembered.issuperset(places) or self.election.remembered(OURS) == "":
-            self._remembered |= set(places)
-            await self.election.annotate({OURS: ",".join(sorted(self._remembered))})
-        self._wanted.ours = frozenset(ours)
-        self._wanted.addresses = places
-        return True
-
-    async def _places(self, now: float) -> tuple[str, ...]:
-        if self._options.publish_status_address:
-            return status.in_order(self._options.publish_status_address)
-        if self._options.publish_service:
-            namespace, _, name = self._options.publish_service.partition("/")
-            raw = self._store.get("Service", namespace, name)
-            if raw is None:  # in a namespace that is not watched
-                raw = await self._fetched_service(f"/api/v1/namespaces/{namespace}/services/{name}", now)
-            found = status.subject(raw)
-            return () if found is None else status.of_service(found)
-        return self._fleet.addresses(now) if len(self._fleet_listed) == len(FLEET) else ()
-
-    async def _fetched_service(self, path: str, now: float) -> bytes | None:
-        """Ask for the published Service, now and then. Errors: ApiError."""
-        if now >= self._service_due:
-            self._service_due = now + TEND_S
-            try:
-                self._service = await self._calls.request("GET", path)
-            except ApiError as error:
-                if error.status != 404:
-                    raise
-                self._service = None
-        return self._service
 
     # ---- conditions ------------------------------------------------------------------------
 

@@ -88,7 +88,8 @@ CALLS = {
     "controller/events.py": ["PATCH", "POST"],
     "controller/leader.py": ["GET", "PATCH", "PATCH", "POST"],
     "controller/node_report.py": ["GET", "PATCH", "POST"],
-    "controller/reporter.py": ["GET", "GET"],
+    "controller/addresses.py": ["GET"],
+    "controller/reporter.py": ["GET"],
     "controller/status_writer.py": ["GET", "PATCH"],
     "sources/follow.py": ["GET"],
 }
