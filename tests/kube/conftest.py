@@ -87,6 +87,7 @@ def place(kube: Cluster) -> Iterator[str]:
     name = f"story-{next(_numbers)}-{os.getpid()}"
     kube.api.apply([namespace(name)])
     yield name
-    kube.api.request("DELETE", f"/apis/networking.k8s.io/v1/namespaces/{name}/ingresses")
+    ingresses = f"/apis/networking.k8s.io/v1/namespaces/{name}/ingresses"
+    kube.api.request("DELETE", ingresses, timeout=120)  # there may be ten thousand
     kube.wait("its Ingresses are gone", lambda: not kube.api.list("networking.k8s.io/v1", "Ingress", name))
     kube.api.delete([namespace(name)])
