@@ -163,6 +163,30 @@ def test_strangers_make_way(view: View, monkeypatch: pytest.MonkeyPatch) -> None
     asyncio.run(story())
 
 
+def test_strangers_are_taken_at_a_pace(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their handshakes run in the loop that publishes; they wait in the queue, and so does who is known."""
+    monkeypatch.setattr(server, "ACCEPTED_A_SECOND", 50, raising=False)
+    monkeypatch.setattr(server, "ACCEPTED_AT_ONCE", 5, raising=False)
+
+    async def story() -> None:
+        async with open_webhook(view) as (_, port):
+            began = asyncio.get_running_loop().time()
+            clients = await asyncio.gather(*(Client.to(port) for _ in range(25)))
+            assert asyncio.get_running_loop().time() - began >= (25 - 5) / 50 - 0.03
+            assert (await clients[-1].ask(call(review(ingress("a")))))[0] == 200
+            for client in clients:
+                await client.close()
+
+    asyncio.run(story())
+
+
+def test_a_pace_has_a_burst_and_a_rate() -> None:
+    pace = server.Pace(10, 3, 100.0)
+    assert [pace.take(100.0) for _ in range(5)] == [0.0, 0.0, 0.0, 0.1, 0.2]
+    assert pace.take(100.5) == 0.0, "what was waited for is paid"
+    assert [pace.take(1000.0) for _ in range(4)] == [0.0, 0.0, 0.0, 0.1], "rest saves no more than a burst"
+
+
 def test_who_sends_nothing_is_left(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "FIRST_S", 0.05)
     monkeypatch.setattr(server, "BODY_S", 0.05)
