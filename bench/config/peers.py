@@ -1,9 +1,11 @@
 """Peers with the same hosts and paths, told of each change as their controllers tell them.
 
-Called by bench/config/publish.py. All serve from files: a change writes its file by rename. nginx and HAProxy
-are then sent the signal that reloads; Envoy watches the file of its routes (xDS from files, as JSON); Caddy
-is given its file by its admin API, which is what `caddy reload` does. None is told anything that its manual
-does not recommend for so many names. Envoy and Caddy come from PyPI (bench/proxy/programs.py).
+Called by bench/config/publish.py. All serve from files: what a change needs is made before the clock starts,
+as for us; the clock starts at the rename. nginx and HAProxy are then sent the signal that reloads, so that a
+reload is what is measured. A controller need not reload HAProxy for a row of a map: it says it on the runtime
+socket, measured as "haproxy-runtime". Envoy watches the file of its routes (xDS from files, as JSON; its
+controllers speak gRPC); Caddy is given its file by its admin API, which is what `caddy reload` does. Envoy
+and Caddy come from PyPI (bench/proxy/programs.py).
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -52,7 +55,7 @@ HAPROXY = """\
 global
   maxconn 1024
   nbthread 1
-  stats socket {folder}/admin.sock
+  stats socket {folder}/admin.sock level admin
 defaults
   mode http
   timeout client 60s
@@ -97,8 +100,8 @@ class Peer:
         """Write the configuration that it starts with; shape: how it is started."""
         raise NotImplementedError
 
-    def write(self, number: int) -> None:
-        """Write what a changed host changes."""
+    def prepare(self, number: int) -> tuple[Path, Path]:
+        """Make what a changed host changes, unseen; shape: the rename that shows it."""
         raise NotImplementedError
 
     def tell(self) -> None:
@@ -120,21 +123,27 @@ class Peer:
         assert self.process is not None
         processes.stop(self.process)
 
-    def put(self, place: str, text: str) -> None:
-        """Replace a file by rename."""
+    def fresh(self, place: str, text: str) -> tuple[Path, Path]:
+        """Write a file beside its place; shape: the rename that puts it there."""
         fresh = self.work / "fresh"
         fresh.write_text(text)
-        os.rename(fresh, self.work / place)
+        return fresh, self.work / place
+
+    def put(self, place: str, text: str) -> None:
+        """Replace a file by rename."""
+        os.rename(*self.fresh(place, text))
 
     def services(self) -> list[str]:
         return [self.folder.service(number) for number in range(self.folder.services)]
 
     def lag_ms(self, number: int, path: str) -> float:
-        """Change one host's second path; shape: from the write to the first answer by it."""
-        assert self.process is not None
+        """Change one host's second path; shape: from the rename to the first answer by it."""
         self.paths[number] = path
+        change = self.prepare(number)
+        if (status := self._ask(self.folder.host(number), path)) != 404:
+            raise RuntimeError(f"{self.name}: {status} before the change")
         begin = time.monotonic()
-        self.write(number)
+        os.rename(*change)
         self.tell()
         again = begin + LOST_S
         while self._ask(self.folder.host(number), path) != 200:
@@ -169,17 +178,17 @@ class Nginx(Peer):
         self.put("upstreams.conf", "\n".join(rows))
         self.put("nginx.conf", NGINX.format(folder=self.work, port=self.port))
         for number in self.paths:
-            self.write(number)
+            os.rename(*self.prepare(number))
         return ["nginx", "-p", str(self.work), "-c", str(self.work / "nginx.conf"), "-g", "daemon off;"]
 
-    def write(self, number: int) -> None:
+    def prepare(self, number: int) -> tuple[Path, Path]:
         text = NGINX_HOST.format(
             port=self.port,
             host=self.folder.host(number),
             service=self.folder.service(number),
             path=self.paths[number],
         )
-        self.put(f"hosts/{number:05}.conf", text)
+        return self.fresh(f"hosts/{number:05}.conf", text)
 
     def tell(self) -> None:
         assert self.process is not None
@@ -194,25 +203,50 @@ class Haproxy(Peer):
     def command(self) -> list[str]:
         rows = [f"backend {one}\n  server pod 127.0.0.1:{self.folder.port}" for one in self.services()]
         self.put("haproxy.cfg", HAPROXY.format(folder=self.work, port=self.port) + "\n".join(rows) + "\n")
-        self.write(0)
+        os.rename(*self.prepare(0))
         return ["haproxy", "-W", "-f", str(self.work / "haproxy.cfg")]
 
-    def write(self, number: int) -> None:
-        del number
+    def prepare(self, number: int) -> tuple[Path, Path]:
         rows = (
             f"{self.folder.host(one)}{end} {self.folder.service(one)}"
             for one in self.paths
             for end in ("/a", self.paths[one])
         )
-        self.put("hosts.map", "\n".join(rows) + "\n")
+        return self.fresh("hosts.map", "\n".join(rows) + "\n")
 
     def tell(self) -> None:
         assert self.process is not None
         self.process.send_signal(signal.SIGUSR2)
 
 
+class HaproxyRuntime(Haproxy):
+    """The same map, its rows changed by the runtime socket; the file is for the next reload."""
+
+    name = "haproxy-runtime"
+
+    def command(self) -> list[str]:
+        self.served = dict(self.paths)
+        return super().command()
+
+    def prepare(self, number: int) -> tuple[Path, Path]:
+        place, host = self.work / "hosts.map", self.folder.host(number)
+        old, new = self.served[number], self.paths[number]
+        self.served[number] = new
+        added = f"add map {place} {host}{new} {self.folder.service(number)}"
+        self.words = f"{added};del map {place} {host}{old}\n".encode()
+        return super().prepare(number)
+
+    def tell(self) -> None:
+        with socket.socket(socket.AF_UNIX) as end:
+            end.connect(str(self.work / "admin.sock"))
+            end.sendall(self.words)
+            said = b"".join(iter(lambda: end.recv(4096), b"")).strip()
+        if said:
+            raise RuntimeError(f"haproxy: {said!r}")
+
+
 class Rows(Peer):
-    """A peer whose routes are one JSON file: each host's part is kept, so that a write joins texts."""
+    """A peer whose routes are one JSON file: each host's part is kept, so that a change joins texts."""
 
     head = tail = place = ""
 
@@ -220,14 +254,15 @@ class Rows(Peer):
         """A host's part of the file."""
         raise NotImplementedError
 
-    def write(self, number: int) -> None:
+    def prepare(self, number: int) -> tuple[Path, Path]:
         self.rows[number] = self.row(number)
-        self.put(self.place, self.head + ",\n".join(self.rows) + self.tail)
+        self.text = self.head + ",\n".join(self.rows) + self.tail
+        return self.fresh(self.place, self.text)
 
     def write_all(self) -> None:
         """Every host's part, then the file."""
         self.rows = [self.row(number) for number in self.paths]
-        self.write(0)
+        os.rename(*self.prepare(0))
 
 
 class Envoy(Rows):
@@ -331,10 +366,14 @@ class Caddy(Rows):
         host = {"host": [self.folder.host(number)]}
         return json.dumps({"match": [host], "handle": [{"handler": "subroute", "routes": routes}]})
 
+    def prepare(self, number: int) -> tuple[Path, Path]:
+        change = super().prepare(number)
+        self.whole = self.text.encode()
+        return change
+
     def tell(self) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=SERVED_S)
-        whole = (self.work / self.place).read_bytes()
-        connection.request("POST", "/load", whole, {"Content-Type": "application/json"})
+        connection.request("POST", "/load", self.whole, {"Content-Type": "application/json"})
         answer = connection.getresponse()
         said = answer.read()
         connection.close()
@@ -342,4 +381,4 @@ class Caddy(Rows):
             raise RuntimeError(f"caddy: {said!r}")
 
 
-PEERS: tuple[type[Peer], ...] = (Nginx, Haproxy, Envoy, Caddy)
+PEERS: tuple[type[Peer], ...] = (Nginx, Haproxy, HaproxyRuntime, Envoy, Caddy)

@@ -4,7 +4,7 @@
 of two paths and M Services, one object a file and all in one; cold start, one Ingress changed, one endpoint
 changed, 100 changes a second under load; nginx, HAProxy, Envoy and Caddy are told of the same change. Each is
 measured by itself: from the rename to the first answer that differs. Prints JSON lines, also to
-bench/results/publish.jsonl; the last one is the summary.
+bench/results/publish.jsonl; the last one is the summary. Exit status 1 when a request failed.
 """
 
 from __future__ import annotations
@@ -33,6 +33,15 @@ PATIENCE_S = 120.0
 APART_S = 0.1  # between two single changes, so that each is a burst of its own
 LOAD_RATE = 1000
 PEER_S = 60.0  # of changes made to one peer
+GOALS = {  # of one object a file
+    "beyond_reading_s": 3.0,
+    "ingress_ms.p50": 30.0,
+    "ingress_ms.p99": 100.0,
+    "endpoint_ms.p99": 20.0,
+    "stream.lag_ms.p99": 150.0,
+    "stream.controller_core": 0.6,
+    "controller_mb": 200.0,
+}
 EDGE = Path(sys.executable).parent / "edge"
 _READ_ALONE = """
 import sys, time
@@ -148,6 +157,18 @@ def spread(values: list[float]) -> dict[str, float]:
         "max": round(ordered[-1], 2),
         "count": len(ordered),
     }
+
+
+def missed(line: Mapping[str, Any], goals: Mapping[str, float]) -> list[str]:
+    """The goals that a line does not reach; their names are its keys, joined by dots."""
+
+    def found(name: str) -> float:
+        value: Any = line
+        for key in name.split("."):
+            value = value[key]
+        return float(value)
+
+    return [name for name, most in goals.items() if found(name) > most]
 
 
 def single_changes(instance: Instance, folder: Folder, count: int) -> list[float]:
@@ -337,12 +358,20 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="bench-publish-") as folder:
             shapes[shape] = measure(shape, arguments, Path(folder))
             print(json.dumps(shapes[shape]), flush=True)
-    summary = {"bench": "config.publish", "summary": True, **stamp, "shapes": shapes}
+    files = shapes.get("files")
+    summary = {
+        "bench": "config.publish",
+        "summary": True,
+        **stamp,
+        "shapes": shapes,
+        "goals": GOALS,
+        "missed": missed(files, GOALS) if files else None,
+    }
     print(json.dumps(summary), flush=True)
     results.parent.mkdir(exist_ok=True)
     with results.open("a") as sink:
         sink.write(json.dumps(summary) + "\n")
-    return 0
+    return 1 if files and files["stream"]["failed"] else 0
 
 
 if __name__ == "__main__":
