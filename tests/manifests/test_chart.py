@@ -44,6 +44,27 @@ def test_it_makes_what_kustomize_makes(folder: str) -> None:
         assert found == wanted[name], name
 
 
+@pytest.mark.parametrize("folder", ["overlays/lab", *OVERLAYS])
+def test_an_address_is_named_before_it_is_used(folder: str) -> None:
+    """Patches put what they name in front, and Kubernetes knows only what stands before."""
+    for made in (kustomized(folder), charted(OVERLAYS.get(folder, {}))):
+        names = [item["name"] for item in container(made)["env"]]
+        assert names.index("HOST_IP") < names.index("EDGE_WEBHOOK")
+
+
+def test_nothing_that_an_installation_brings_is_refused_for_want_of_an_edge() -> None:
+    folder = "overlays/webhook-fail-closed"
+    resources = {"IngressClass": "ingressclasses", "Ingress": "ingresses", "EdgePolicy": "edgepolicies"}
+    for made in (kustomized(folder), charted(OVERLAYS[folder])):
+        brought = {resources.get(item["kind"]) for item in made}
+        asked: dict[str, set[str]] = {}
+        for hook in one(made, "ValidatingWebhookConfiguration")["webhooks"]:
+            found = {name for rule in hook["rules"] for name in rule["resources"]}
+            asked.setdefault(hook["failurePolicy"], set()).update(found)
+        assert asked == {"Fail": {"ingresses", "edgepolicies"}, "Ignore": {"ingressclasses"}}
+        assert not asked["Fail"] & brought
+
+
 def test_lint() -> None:
     done = helm("lint", "--strict", CHART, "--kube-version", "1.36.3")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -6,7 +6,7 @@ import re
 
 from edge import privileges
 from edge.cli.run import check_options
-from edge.options import Options
+from edge.options import Options, parse_address
 from tests.manifests.written import MANIFESTS, ROOT, container, documents, one, options, written
 
 BASE = written("base")
@@ -56,7 +56,15 @@ def test_the_next_pod_can_stand_beside_the_old_one() -> None:
 def test_the_options_are_accepted() -> None:
     check_options(CHOSEN)
     assert CHOSEN.kubernetes and CHOSEN.take_over and CHOSEN.loop == "epoll"
-    assert {item["name"] for item in EDGE["env"]} <= Options().to_environment().keys()
+    assert {item["name"] for item in EDGE["env"]} - {"HOST_IP"} <= Options().to_environment().keys()
+
+
+def test_the_webhook_listens_where_its_service_calls_and_nowhere_else() -> None:
+    """A Pod in the node's network has the node's address, of either family."""
+    for address in ("192.0.2.1", "2001:db8::1"):
+        assert parse_address(options(BASE, address).webhook, "--webhook") == (address, 9443)
+    (given,) = (item["valueFrom"] for item in EDGE["env"] if item["name"] == "HOST_IP")
+    assert given == {"fieldRef": {"fieldPath": "status.hostIP"}}
 
 
 def test_what_is_mounted_is_what_the_options_name() -> None:
@@ -125,6 +133,12 @@ def test_every_file_of_the_base_is_applied() -> None:
     (kustomization,) = documents((MANIFESTS / "base/kustomization.yaml").read_text())
     files = {path.name for path in (MANIFESTS / "base").glob("*.yaml")} - {"kustomization.yaml"}
     assert set(kustomization["resources"]) == files
+
+
+def test_a_command_that_installs_works_in_an_empty_cluster() -> None:
+    for path in (ROOT / "README.md", MANIFESTS / "README.md"):
+        commands = re.findall(r"helm install [^\n`]*", path.read_text())
+        assert commands and all("--create-namespace" in one for one in commands), path
 
 
 def test_no_shipped_file_names_an_image_of_elsewhere() -> None:

@@ -79,10 +79,12 @@ def container(objects: tuple[Object, ...] | list[Object], name: str = "edge") ->
     return dict(found)
 
 
-def options(objects: tuple[Object, ...] | list[Object]) -> Options:
-    """Read the options of a Pod; what the downward API gives is left out."""
+def options(objects: tuple[Object, ...] | list[Object], host_ip: str = "192.0.2.1") -> Options:
+    """Read the options of a Pod on a node; what else the downward API gives is left out."""
     box = container(objects)
-    given = {item["name"]: item["value"] for item in box["env"] if "value" in item}
+    given = {
+        item["name"]: item["value"].replace("$(HOST_IP)", host_ip) for item in box["env"] if "value" in item
+    }
     flags = [word[2:].replace("-", "_").upper() for word in box["args"] if word.startswith("--")]
     return Options.from_environment(given | {f"EDGE_{flag}": "1" for flag in flags})
 
