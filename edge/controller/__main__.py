@@ -50,7 +50,7 @@ def open_webhook(options: Options, link: HolderLink, view: View) -> AdmissionSer
     link.gone.add_done_callback(lambda _: webhook.stop_accepting())
 
     def leads() -> bool:
-        return view.reporter is None or view.reporter.acting()
+        return view.reporter.acting() if view.reporter is not None else not options.from_kubernetes
 
     webhook.start(socket.socket(fileno=os.dup(link.holdings.webhook)), leads)
     return webhook
