@@ -85,10 +85,12 @@ class Calls:
         self._jobs.put(_Job(work, loop, answer, ended))
         return await answer
 
-    async def quiet(self, patience_s: float = 2 * CALL_S) -> None:
-        """Wait until no request is under way, those of cancelled tasks too."""
-        if self._open:
-            await asyncio.wait(set(self._open), timeout=patience_s)
+    async def quiet(self, patience_s: float = 2 * CALL_S) -> bool:
+        """Wait until no request is under way, those of cancelled tasks too. Shape: whether none is."""
+        if not self._open:
+            return True
+        _, pending = await asyncio.wait(set(self._open), timeout=patience_s)
+        return not pending
 
     def close(self) -> None:
         """Let the threads end; what they are at comes to its end, and nobody waits for it."""

@@ -69,7 +69,10 @@ def identity_of(pod_name: str) -> str:
 
 
 class Election:
-    """One candidate. ``holder``: who was last seen leading; ``changes``: how often that was another."""
+    """One candidate. ``holder``: who was last seen leading; ``changes``: how often that was another.
+
+    ``writes``: with which the leader writes; the Lease is not given back while they are under way.
+    """
 
     def __init__(
         self,
@@ -80,8 +83,10 @@ class Election:
         terms: Terms | None = None,
         clock: Callable[[], float] = boot_time,
         chance: Callable[[], float] = random.random,
+        writes: Calls | None = None,
     ) -> None:
         self._calls = calls
+        self._writes = writes or calls
         self._folder = LEASES.format(namespace)
         self._name = name
         self._where = {"name": name, "namespace": namespace}
@@ -118,9 +123,13 @@ class Election:
                     await self._hold(task)
                 finally:
                     task.cancel()
-                    with suppress(asyncio.CancelledError):
-                        await task
-                    await self._calls.quiet()
+                    try:
+                        with suppress(asyncio.CancelledError):
+                            await task
+                    finally:
+                        self.annotations = {}  # another may write others; they are read when we lead again
+                        await self._calls.quiet()
+                        await self._writes.quiet()
                 say(f"not leading any more; {self.holder or 'nobody'} holds Lease {self._name}")
         finally:
             await self.release()
@@ -229,6 +238,8 @@ class Election:
             if self._renewed is None or seen is None or seen.spec.holder_identity != self.identity:
                 return
             self._renewed = None
+            if not await self._writes.quiet(0.0):  # we were hurried: the next one waits for the Lease's end
+                return
             now = micro_moment(time.time())
             spec = {"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": now, "acquireTime": now}
             metadata = {"resourceVersion": seen.metadata.resource_version}

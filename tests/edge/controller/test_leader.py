@@ -160,6 +160,57 @@ def test_annotations_travel_with_the_renewal() -> None:
     run(story())
 
 
+def test_who_leads_again_does_not_bring_old_annotations_back() -> None:
+    async def story() -> None:
+        calls = LeaseCalls()
+        one = candidate(calls, "a")
+        leads: list[float] = []
+
+        async def lead() -> None:
+            leads.append(now())
+            if len(leads) == 1:
+                await one.annotate({"note": "old"})
+            await forever()
+
+        task = asyncio.create_task(one.run(lead))
+        await until(lambda: bool(one.annotations), 1)
+        calls.down = True
+        await until(lambda: not one.acting(), 60)
+        await asyncio.sleep(5)
+        calls.down = False
+        spec = {"holderIdentity": "b", "leaseDurationSeconds": 1}  # another led meanwhile
+        metadata = {"annotations": {"note": "new"}, "resourceVersion": "77"}
+        calls.objects[PATH] = {"metadata": metadata, "spec": spec}
+        await until(lambda: len(leads) == 2, 60)
+        await asyncio.sleep(10)
+        assert calls.objects[PATH]["metadata"]["annotations"] == {"note": "new"}
+        assert one.remembered("note") == "new"
+        await end(task)
+
+    run(story())
+
+
+def test_who_is_hurried_keeps_the_lease_while_it_writes() -> None:
+    class Writing:
+        """A write that takes long."""
+
+        async def quiet(self, patience_s: float = 5.0) -> bool:
+            await asyncio.sleep(patience_s)
+            return False
+
+    async def story() -> None:
+        calls = LeaseCalls()
+        one = Election(calls, "ns", "lead", "a", clock=now, writes=Writing())  # type: ignore[arg-type]
+        task = asyncio.create_task(one.run(forever))
+        await until(one.acting, 1)
+        task.cancel()
+        await asyncio.sleep(1)
+        await end(task)
+        assert calls.objects[PATH]["spec"]["holderIdentity"] == "a" and not one.acting()
+
+    run(story())
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_two_never_act_together(seed: int) -> None:
     assert candidates_who_led(seed, 300) >= 1
