@@ -1,8 +1,8 @@
 """Events of objects, for `kubectl describe`: Accepted, Refused, Conflict (events.k8s.io/v1).
 
-Called by reporter.py for one object at a time, by the leader alone. What is said again is one Event with a
-count (a series), and is said again at most every half hour, which keeps it alive. Its name follows from
-what it says, so that the next leader does not say it a second time.
+Called by reporter.py for one object at a time, by the leader alone; each call writes one Event at most.
+What is said again is one Event with a count (a series), and is said again at most every half hour, which
+keeps it alive. Its name follows from what it says, so that the next leader does not say it a second time.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ NAME_MAX = 253
 EACH_MAX = 8  # Events about one object at one time
 KEPT_MAX = 32  # Events about one object that are remembered
 AGAIN_S = 1800.0  # an Event lives for an hour
+MORE_S = 0.1  # more is to be said of the object: it queues up again
 REPEAT_S = 60.0  # what comes and goes is counted so often at most
 
 
@@ -84,7 +85,7 @@ class _Series:
 
 @dataclass(slots=True)
 class _Told:
-    """What was said of one edition of an object. ``now``: what was to be said last."""
+    """What was said of one edition of an object. ``now``: what of it lasts, when all of it was said."""
 
     uid: str
     edition: int
@@ -117,9 +118,9 @@ class EventRecorder:
         return any(one.normal for one in said) or frozenset(said) != told.now
 
     async def record(self, about: Regarding, said: Sequence[Notice]) -> float | None:
-        """Write what is new of an object. Errors: ApiError; what was written before stays known.
+        """Write what is new of an object: one Event, what was never said first. Errors: ApiError.
 
-        Shape: after how many seconds it is to be said again; None: never.
+        Shape: after how many seconds this is to be called again; None: never.
         """
         told = self._told.get(about.key)
         if told is None or (told.uid, told.edition) != (about.uid, about.edition):
@@ -127,18 +128,34 @@ class EventRecorder:
                 self._told.pop(about.key, None)
                 return None
             told = self._told[about.key] = _Told(about.uid, about.edition)
-        for notice in said:
-            known = told.series.get(notice)
-            if known is None:
-                told.series[notice] = await self._begin(about, notice)
-            elif self._clock() >= known.at + (AGAIN_S if notice in told.now else REPEAT_S):
-                told.series[notice] = await self._again(about, notice, known)
+        told.now &= frozenset(said)
+        while len(told.series) > KEPT_MAX:
+            del told.series[next(one for one in told.series if one not in said)]
+        due = self._due(told, said)
+        if due:
+            notice, known = due[0], told.series.get(due[0])
+            told.series[notice] = await (
+                self._begin(about, notice) if known is None else self._again(about, notice, known)
+            )
+            if not notice.normal:
+                told.now |= {notice}
+            if len(due) > 1:
+                return MORE_S
         told.now = frozenset(notice for notice in said if not notice.normal)
         if all(notice.normal for notice in told.series):
             del self._told[about.key]  # of ten thousand objects nothing is wrong with most
-        while len(told.series) > KEPT_MAX:
-            del told.series[next(one for one in told.series if one not in told.now)]
         return AGAIN_S if told.now else None
+
+    def _due(self, told: _Told, said: Sequence[Notice]) -> list[Notice]:
+        """Shape: what is to be written; what was never said comes first, then what was not for longest."""
+        fresh = [notice for notice in said if notice not in told.series]
+        old = [
+            notice
+            for notice in said
+            if (known := told.series.get(notice)) is not None
+            and self._clock() >= known.at + (AGAIN_S if notice in told.now else REPEAT_S)
+        ]
+        return fresh + sorted(old, key=lambda notice: told.series[notice].at)
 
     def forget(self, key: Key) -> None:
         """Drop what is known of an object that is gone."""

@@ -126,6 +126,20 @@ def test_an_error_that_comes_and_goes_is_counted_at_most_once_a_minute() -> None
     assert len(stage.server.events) == 1 and stage.counts() == [100 // int(REPEAT_S) + 1]
 
 
+@pytest.mark.parametrize("turn_s", [0.1, 100.0, 2 * AGAIN_S])
+def test_one_event_a_turn_and_all_in_the_end(turn_s: float) -> None:
+    stage = Stage()
+    said = notices(tuple(error(number) for number in range(100)), "")
+    for number in range(EACH_MAX):
+        again = stage.record(*said)
+        assert len(stage.server.events) == len(stage.server.asked) == number + 1
+        assert again is not None and (again < 1.0 or number == EACH_MAX - 1)
+        stage.now += turn_s
+    before = len(stage.server.asked)
+    stage.record(*said)
+    assert len(stage.server.asked) <= before + 1
+
+
 def test_another_edition_is_another_event() -> None:
     stage = Stage()
     stage.record(BAD)
