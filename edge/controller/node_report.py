@@ -8,7 +8,6 @@ API server removes it with the Node.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,9 +18,10 @@ import msgspec
 from edge.controller.calls import MERGE_PATCH, Calls
 from edge.controller.leader import LEASE_API, LEASES
 from edge.controller.log import micro_moment, say
+from edge.controller.status import fitted
 from edge.errors import ApiError
 
-PREFIX = "xdp-edge-node-"
+NAME_MAX = 253
 NOTES = "xdp-edge.dev/"
 ROUTES, ENDPOINTS, VERSION, XDP = (
     NOTES + name for name in ("routes-digest", "endpoints-digest", "version", "xdp")
@@ -48,20 +48,20 @@ class Report:
         return {ROUTES: self.routes, ENDPOINTS: self.endpoints, VERSION: str(self.version), XDP: self.xdp}
 
 
-def lease_name(node: str) -> str:
-    """Shape: a name that the API takes; a node's may fill all of its room."""
-    name = PREFIX + node
-    return name if len(name) <= 253 else f"{name[:220]}-{hashlib.sha256(node.encode()).hexdigest()[:32]}"
+def lease_name(election: str, node: str) -> str:
+    """Shape: a name that the API takes, of a node's report. ``election``: the Lease of the leader."""
+    return fitted(f"{election.removesuffix('-leader')}-node-{node}", NAME_MAX)
 
 
 class NodeReport:
-    """``current``: what is served now, asked once a second; None: another speaks for this node."""
+    """``name``: of the Lease; ``current``: what is served now, asked once a second; None: another speaks."""
 
     def __init__(
         self,
         calls: Calls,
         namespace: str,
         node: str,
+        name: str,
         holder: str,
         current: Callable[[], Report | None],
         clock: Callable[[], float] = time.monotonic,
@@ -70,7 +70,7 @@ class NodeReport:
         self._folder = LEASES.format(namespace)
         self._namespace = namespace
         self._node = node
-        self._name = lease_name(node)
+        self._name = name
         self._holder = holder
         self._current = current
         self._clock = clock

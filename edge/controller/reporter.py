@@ -75,11 +75,16 @@ class Reporter:
         self._namespace = namespace
         self._calls = Calls(api)
         self.election = Election(
-            Calls(api, 1, "edge-lease"), namespace, options.election_lease, identity_of(options.pod_name)
+            Calls(api, 1, "edge-lease"),
+            namespace,
+            options.election_lease,
+            identity_of(options.pod_name),
+            writes=self._calls,
         )
         wanted = Wanted(self._serves, self._conditions)
         self._wanted = wanted
-        self.status = StatusWriter(self._calls, store, wanted, self.election.acting)
+        manager = status.field_manager(namespace, options.election_lease)
+        self.status = StatusWriter(self._calls, store, wanted, self.election.acting, manager)
         self._events: WorkQueue[Key] = WorkQueue(EVENTS_PER_SECOND, EVENTS_BURST)
         self._recorder = EventRecorder(
             self._calls, options.pod_name or self.election.identity, self.election.acting
@@ -155,9 +160,9 @@ class Reporter:
         ]
         if self._options.node_name:
             holder = self._options.pod_name or self.election.identity
-            report = NodeReport(
-                self._calls, self._namespace, self._options.node_name, holder, self._current_report
-            )
+            node = self._options.node_name
+            name = lease_name(self._options.election_lease, node)
+            report = NodeReport(self._calls, self._namespace, node, name, holder, self._current_report)
             parts.append(("node report", report.run))
         tasks = [asyncio.create_task(self._always(name, part)) for name, part in parts]
         try:
@@ -429,7 +434,7 @@ class Reporter:
         waiting, without = [], []
         nodes = sorted(self._fleet.ready())
         for node in nodes:
-            digest, xdp = self._fleet.report(lease_name(node), now)
+            digest, xdp = self._fleet.report(lease_name(self._options.election_lease, node), now)
             if not self._versions.served(data.name, data.uid, data.generation, digest):
                 waiting.append(node)
             if xdp not in ("native", "generic"):

@@ -6,6 +6,7 @@ written; all others stay, in their order. Of conditions only our two types are.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -17,7 +18,7 @@ import msgspec
 from edge.model.diagnostics import Diagnostic, Severity
 from edge.resources.kinds import Raw
 
-FIELD_MANAGER = "xdp-edge-status"
+FIELD_MANAGER_MAX = 128
 ADDRESSES_MAX = 256  # of one Ingress; a larger fleet has a Service or a name in front
 MESSAGE_MAX = 4096  # the API takes 32,768
 NAMES_MAX = 10
@@ -109,13 +110,18 @@ def merged(current: Sequence[Entry], wanted: Sequence[str], ours: Collection[str
     return kept + [entry_for(place) for place in wanted if place not in there]
 
 
-def written_by_us(found: Subject) -> bool:
-    """Say whether we were the last to change the addresses: the API server knows who wrote which field."""
+def field_manager(namespace: str, lease: str) -> str:
+    """Shape: the name under which all leaders of one installation write, and no other installation does."""
+    return fitted(f"xdp-edge-status.{namespace}.{lease}", FIELD_MANAGER_MAX)
+
+
+def written_by(manager: str, found: Subject) -> bool:
+    """Say whether it was the last to change the addresses: the API server knows who wrote which field."""
     for fields in found.metadata.managed_fields or ():
         status = (fields.get("fieldsV1") or {}).get("f:status") or {}
         balancer = status.get("f:loadBalancer") if isinstance(status, dict) else None
         if isinstance(balancer, dict) and "f:ingress" in balancer:
-            return fields.get("manager") == FIELD_MANAGER
+            return fields.get("manager") == manager
     return False
 
 
@@ -234,6 +240,13 @@ def names(all_names: Sequence[str]) -> str:
     """Shape: some of the names, and how many there are besides."""
     rest = len(all_names) - NAMES_MAX
     return ", ".join(all_names[:NAMES_MAX]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def fitted(name: str, most: int) -> str:
+    """Shape: a name of an object that is no longer than ``most``, and another one for another name."""
+    if len(name) <= most:
+        return name
+    return f"{name[: most - 33].rstrip('.-')}-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
 
 
 def cut(text: str, most: int) -> str:

@@ -65,7 +65,7 @@ class Counts:
 
 
 class StatusWriter:
-    """``queue``: what differs."""
+    """``manager``: the name under which this installation writes; ``queue``: what differs."""
 
     def __init__(
         self,
@@ -73,12 +73,14 @@ class StatusWriter:
         store: ResourceStore,
         wanted: Wanted,
         allowed: Callable[[], bool],
+        manager: str,
         queue: WorkQueue[Key] | None = None,
     ) -> None:
         self._calls = calls
         self._store = store
         self._wanted = wanted
         self._allowed = allowed
+        self._manager = manager
         self._quarrels: dict[Key, _Quarrel] = {}
         self._failures = 0
         self._told = ""
@@ -158,7 +160,7 @@ class StatusWriter:
                 await self._calls.request(
                     "PATCH",
                     f"{path}/status",
-                    query={"fieldManager": status.FIELD_MANAGER},
+                    query={"fieldManager": self._manager},
                     body=msgspec.json.encode(patch),
                     content_type=MERGE_PATCH,
                     allowed=self._allowed,
@@ -202,7 +204,7 @@ class StatusWriter:
         if serves is None:
             if not any(status.place_of(entry) in self._wanted.ours for entry in current):
                 return None
-            if sure and not status.written_by_us(found):
+            if sure and not status.written_by(self._manager, found):
                 return None
             if self._looked.get(key) == found.metadata.resource_version:
                 return None

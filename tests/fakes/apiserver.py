@@ -507,6 +507,11 @@ class ApiServer:
             raise Refusal(409, "Conflict", f'{resource.plural} "{target.name}": {text}')
         if target.subresource == "status":
             new = {**copy.deepcopy(old), "status": new.get("status", {})}
+            if new != old and (manager := target.query.get("fieldManager")):
+                written = {"manager": manager, "operation": "Update", "fieldsV1": _fields(body, "status")}
+                others = new["metadata"]["managedFields"]
+                others = [one for one in others if one["fieldsV1"] != written["fieldsV1"]]
+                new["metadata"]["managedFields"] = [*others, written]
         elif resource.status:
             new = {key: value for key, value in new.items() if key != "status"}
             if "status" in old:
@@ -527,6 +532,14 @@ def merge(base: Any, patch: Any) -> Any:
         else:
             result[key] = merge(result.get(key), value)
     return result
+
+
+def _fields(body: Object, *names: str) -> Object:
+    """Shape: which fields of a patch are set, as managedFields has it."""
+    return {
+        f"f:{name}": _fields(body[name], *body[name]) if isinstance(body[name], dict) else {}
+        for name in names
+    }
 
 
 def _event(change: Change, target: Target) -> list[Object]:

@@ -121,6 +121,7 @@ def test_every_option_arrives() -> None:
     assert chosen.watch_ingress_without_class and not chosen.update_status
     assert chosen.publish_service == "net/front" and chosen.publish_status_address == ("192.0.2.1",)
     assert chosen.configmap == "xdp-edge/inner" and chosen.webhook_service == "inner-webhook"
+    assert chosen.election_lease == "inner-leader"
     assert chosen.ingress_class == "inner" and chosen.grace_period == 60 and chosen.log_format == "text"
     pod = one(made, "DaemonSet", "inner")["spec"]["template"]["spec"]
     assert pod["terminationGracePeriodSeconds"] == 75

@@ -9,7 +9,8 @@ from edge.controller.node_report import RENEW_S, RETRY_MAX_S, NodeReport, Report
 from tests.fakes.lease import LeaseCalls
 from tests.fakes.virtual_time import run
 
-PATH = "/apis/coordination.k8s.io/v1/namespaces/ns/leases/xdp-edge-node-n1"
+NAME = "xdp-edge-node-n1"
+PATH = f"/apis/coordination.k8s.io/v1/namespaces/ns/leases/{NAME}"
 
 
 class Story:
@@ -19,7 +20,7 @@ class Story:
         self.calls = LeaseCalls()
         self.report: Report | None = Report("aa", "bb", 1, "native")
         clock = asyncio.get_running_loop().time
-        made = NodeReport(self.calls, "ns", "n1", "pod-1", lambda: self.report, clock)  # type: ignore[arg-type]
+        made = NodeReport(self.calls, "ns", "n1", NAME, "pod-1", lambda: self.report, clock)  # type: ignore[arg-type]
         self.task = asyncio.create_task(made.run())
 
     def written(self) -> int:
@@ -87,6 +88,8 @@ def test_an_api_server_that_is_away_is_asked_ever_less() -> None:
 
 
 def test_the_name_of_a_node_may_be_long() -> None:
-    assert lease_name("n1") == "xdp-edge-node-n1"
-    names = {lease_name("n" * 252 + letter) for letter in "ab"}
+    assert lease_name("xdp-edge-leader", "n1") == NAME
+    assert lease_name("inner-leader", "n1") == "inner-node-n1"
+    names = {lease_name("xdp-edge-leader", "n" * 252 + letter) for letter in "ab"}
     assert len(names) == 2 and all(len(name) <= 253 for name in names)
+    assert ".-" not in lease_name("xdp-edge-leader", "n." * 120)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -14,7 +15,7 @@ from typing import Any, cast
 
 import pytest
 
-from edge.controller import node_report, reporter
+from edge.controller import node_report, reporter, status
 from edge.controller.reporter import Reporter
 from edge.controller.view import View
 from edge.model.diagnostics import Diagnostic, ObjectRef, Severity
@@ -143,20 +144,20 @@ def play(story: Callable[[], Awaitable[None]], *instances: Instance) -> None:
     asyncio.run(all_of_it())
 
 
-def node(server: ApiServer, name: str, address: str, ready: bool = True) -> None:
+def node(server: ApiServer, name: str, address: str, ready: bool = True, app: str = "xdp-edge") -> None:
     listed = [{"type": "InternalIP", "address": address}]
     server.put({"kind": "Node", "metadata": {"name": name}, "status": {"addresses": listed}})
-    pod(server, name, ready)
+    pod(server, name, ready, app)
 
 
-def pod(server: ApiServer, name: str, ready: bool = True) -> None:
+def pod(server: ApiServer, name: str, ready: bool = True, app: str = "xdp-edge") -> None:
     server.put(
         {
             "kind": "Pod",
             "metadata": {
                 "name": f"pod-{name}",
                 "namespace": NS,
-                "labels": {"app.kubernetes.io/name": "xdp-edge"},
+                "labels": {"app.kubernetes.io/name": app},
             },
             "spec": {"nodeName": name},
             "status": {"conditions": [{"type": "Ready", "status": "True" if ready else "False"}]},
@@ -244,7 +245,7 @@ def test_an_ingress_that_is_ours_no_more(server: ApiServer, api: Api) -> None:
     async def story() -> None:
         one.load()
         await until(lambda: "198.18.0.1" in addresses(server, "a") and "198.18.0.1" in addresses(server, "b"))
-        last_written_by("a", "xdp-edge-status")
+        last_written_by("a", status.field_manager(NS, "xdp-edge-leader"))
         last_written_by("b", "nginx-ingress-controller")  # which may run on the same nodes
         one.serves = {"a": None, "b": None}
         one.load()
@@ -256,6 +257,68 @@ def test_an_ingress_that_is_ours_no_more(server: ApiServer, api: Api) -> None:
         assert addresses(server, "b") == ["lb.test", "198.18.0.1"]
 
     play(story, one)
+
+
+def test_two_installations_leave_each_others_addresses(server: ApiServer, api: Api) -> None:
+    node(server, "n1", "198.18.0.1")
+    node(server, "n2", "198.18.0.2", app="other")
+    ingress(server, "a")
+    ingress(server, "b")
+    one = Instance(server, api, serves={"b": None, "d": None})
+    options = {"election_lease": "other-leader"}
+    two = Instance(server, api, "n2", options, serves={"a": None, "c": None})
+    folder = "/apis/networking.k8s.io/v1/namespaces/default/ingresses/"
+
+    async def story() -> None:
+        one.load()
+        two.load()
+        await until(lambda: addresses(server, "a") and addresses(server, "b"))
+        asked = patches(server, "/status")
+        one.load()
+        two.load()
+        await until(lambda: {("GET", folder + "a"), ("GET", folder + "b")} <= set(server.requests))
+        ingress(server, "c")
+        ingress(server, "d")
+        one.load()
+        two.load()
+        await until(lambda: addresses(server, "c") and addresses(server, "d"))  # written one after the other
+        assert addresses(server, "a") == addresses(server, "c") == ["198.18.0.1"]
+        assert addresses(server, "b") == addresses(server, "d") == ["198.18.0.2"]
+        assert patches(server, "/status") == asked + 2
+        await until(lambda: server.get("Lease", NS, "xdp-edge-node-n1"))
+        await until(lambda: server.get("Lease", NS, "other-node-n2"))
+
+    play(story, one, two)
+
+
+def test_the_lease_is_given_back_after_the_last_write(
+    server: ApiServer, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node(server, "n1", "198.18.0.1")
+    ingress(server, "a")
+    one = Instance(server, api)
+    begun, go_on = threading.Event(), threading.Event()
+    ended: list[str] = []
+    request = api.request
+
+    def slow(method: str, path: str, **more: Any) -> bytes:
+        if method == "PATCH" and "/ingresses/" in path:
+            begun.set()
+            go_on.wait(PATIENCE_S)
+            ended.append("write")
+        elif b'"holderIdentity":""' in (more.get("body") or b""):
+            ended.append("lease")
+        return request(method, path, **more)
+
+    monkeypatch.setattr(api, "request", slow)
+
+    async def story() -> None:
+        one.load()
+        await until(begun.is_set)
+        asyncio.get_running_loop().call_later(0.3, go_on.set)  # when the stop is under way
+
+    play(story, one)
+    assert ended == ["write", "lease"]
 
 
 def test_what_another_writes_meanwhile_is_looked_at_again(server: ApiServer, api: Api) -> None:

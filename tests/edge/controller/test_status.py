@@ -105,12 +105,20 @@ def fields(manager: str, *path: str) -> dict[str, Any]:
 def test_who_wrote_the_addresses_last() -> None:
     path = ("f:status", "f:loadBalancer", "f:ingress")
     for managed, ours in (
-        ([fields("kubectl", "f:spec", "f:rules"), fields(status.FIELD_MANAGER, *path)], True),
+        ([fields("kubectl", "f:spec", "f:rules"), fields("we", *path)], True),
         ([fields("nginx-ingress-controller", *path)], False),
+        ([fields("we-too", *path)], False),
         ([], False),
     ):
         subject = status.subject(json.dumps({"metadata": {"managedFields": managed}}).encode())
-        assert subject is not None and status.written_by_us(subject) is ours
+        assert subject is not None and status.written_by("we", subject) is ours
+
+
+def test_each_installation_writes_under_a_name_of_its_own() -> None:
+    assert status.field_manager("ns", "lead") == "xdp-edge-status.ns.lead"
+    places = [("ns", "lead"), ("ns", "other"), ("n" * 63, "l" * 253), ("n" * 63, "l" * 252 + "m")]
+    names = {status.field_manager(*place) for place in places}
+    assert len(names) == 4 and all(len(name) <= 128 for name in names)
 
 
 # ---- conditions --------------------------------------------------------------------------------

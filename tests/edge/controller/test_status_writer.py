@@ -33,7 +33,7 @@ class Stage:
         wanted = Wanted(lambda *_: self.serves, lambda _: (), (PLACE,), frozenset({PLACE}))
         clock = asyncio.get_running_loop().time
         queue: WorkQueue[Any] = WorkQueue(100.0, 100, clock, lambda: 0.5)
-        self.writer = StatusWriter(self, self.store, wanted, lambda: self.allowed, queue)  # type: ignore[arg-type]
+        self.writer = StatusWriter(self, self.store, wanted, lambda: self.allowed, "we", queue)  # type: ignore[arg-type]
         self.put([])
         self.task = asyncio.create_task(self.writer.run())
 
@@ -64,7 +64,7 @@ class Stage:
             raise ApiError(0, "NotLeading", "")
         if method == "GET":
             return self.object()
-        assert path.endswith("/ingresses/web/status") and query == {"fieldManager": "xdp-edge-status"}
+        assert path.endswith("/ingresses/web/status") and query == {"fieldManager": "we"}
         data = json.loads(body or b"")
         self.written.append(asyncio.get_running_loop().time())
         if self.always_conflict or data["metadata"]["resourceVersion"] != str(self.version):
