@@ -3,7 +3,8 @@
 `python -m bench.config.kube [--quick] [--ingresses N] [--services M]`: a real API server (tests/kube), an
 instance beside it with --kubeconfig; N Ingresses of two paths, M Services with a slice of two endpoints. Cold
 start, one Ingress changed, one endpoint gone, 200 changes of endpoints a second under load, the cost of doing
-nothing, memory. Prints JSON lines, also to bench/results/kube.jsonl; the last one is the summary. Needs root.
+nothing, memory. Prints JSON lines, also to bench/results/kube.jsonl; the last one is the summary. Exit status
+1 when a request failed, or an endpoint answered that was gone. Needs root.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import http.client
+import itertools
 import json
 import subprocess
 import sys
@@ -24,16 +26,29 @@ from typing import Any
 import yaml
 
 from bench.config.objects import INGRESS, SERVICE, SLICE
-from bench.config.publish import APART_S, Instance, cpu_s, lag_ms, resident_mb, spread, start
+from bench.config.publish import APART_S, Instance, cpu_s, lag_ms, missed, resident_mb, spread, start
 from bench.proxy import processes
 from bench.proxy.http1 import ROOT, launch, versions
 from tests.kube.cluster import Cluster
 
-WRITERS = 8  # threads that write objects
+GOALS = {
+    "cold_start_s": 10.0,
+    "ingress_ms.p50": 50.0,
+    "ingress_ms.p99": 150.0,
+    "endpoint_gone_ms.p99": 100.0,
+    "idle_percent.controller": 0.5,
+    "controller_mb": 250.0,
+}
+WRITERS = 8  # threads that write objects, each on a connection of its own
 RATE = 200
+RATE_SHARE = 0.9  # of it must be reached, else the figures are of another load
+QUIET_S = 0.4  # without an answer from it, an endpoint is gone
+PATIENCE_S = 30.0
 SETTLE_S = 12.0  # the last state is written by then
 LOAD_RATE = 1000
 LATE_S = 0.5  # after which nothing may reach an endpoint that is gone
+ASKED_S = 0.02  # between two looks at ASKED of those, so that our asking costs the writers little
+ASKED = 10
 PODS = {"198.18.78.1": b"pod-1", "198.18.78.2": b"pod-2"}
 STAYS, GOES = PODS
 NAMESPACE = "default"
@@ -89,26 +104,43 @@ class Objects:
         """Give an Ingress' second path another text."""
         self._patch(
             f"/apis/networking.k8s.io/v1/namespaces/{NAMESPACE}/ingresses/shop-{number:05}",
-            [{"op": "replace", "path": "/spec/rules/0/http/paths/1/path", "value": path}],
+            json.dumps(
+                [{"op": "replace", "path": "/spec/rules/0/http/paths/1/path", "value": path}]
+            ).encode(),
         )
 
-    def change_slice(self, number: int, *addresses: str) -> None:
+    def endpoints_body(self, *addresses: str) -> bytes:
+        """What makes these a Service's endpoints, for any of them."""
+        return json.dumps(
+            [{"op": "replace", "path": "/endpoints", "value": self._endpoints(*addresses)}]
+        ).encode()
+
+    def change_slice(self, number: int, body: bytes) -> None:
         """Give a Service other endpoints."""
-        self._patch(
-            f"/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices/{self.service(number)}-1",
-            [{"op": "replace", "path": "/endpoints", "value": self._endpoints(*addresses)}],
-        )
+        path = f"/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices/{self.service(number)}-1"
+        self._patch(path, body)
 
-    def _patch(self, path: str, change: Any) -> None:
-        self.kube.api.request("PATCH", path, change, content_type="application/json-patch+json", timeout=60)
+    def _patch(self, path: str, body: bytes) -> None:
+        # On this thread's kept connection; the answer is not parsed: that would cost more than asking.
+        api = self.kube.api
+        connection = api.connection(60)
+        headers = {"Content-Type": "application/json-patch+json", "Accept": "application/json"}
+        if api.token:
+            headers["Authorization"] = f"Bearer {api.token}"
+        connection.request("PATCH", path, body, headers)
+        answer = connection.getresponse()
+        said = answer.read()
+        if answer.status != 200:
+            raise RuntimeError(f"{path}: {answer.status} {said[:300]!r}")
 
 
 def single_changes(instance: Instance, objects: Objects, count: int) -> list[float]:
     """One Ingress changed, count times, each by itself; from the API's answer on."""
     lags = []
     for turn in range(count):
-        number, path = (turn * 7919) % objects.ingresses, f"/c{turn}"
+        number, path = (turn * 7919) % objects.ingresses, f"/c{time.monotonic_ns()}"
         host = objects.host(number)
+        assert instance.ask(host, path)[0] == 404
 
         def change(number: int = number, path: str = path) -> None:
             objects.change_ingress(number, path)
@@ -122,25 +154,35 @@ def single_changes(instance: Instance, objects: Objects, count: int) -> list[flo
 
 
 def endpoints_gone(instance: Instance, objects: Objects, count: int) -> list[float]:
-    """One of two endpoints gone, count times: when the last answer came from it, after the API's answer."""
+    """One of two endpoints gone, count times: the last request that it answered, after the API's answer."""
+    fewer, both = objects.endpoints_body(STAYS), objects.endpoints_body(STAYS, GOES)
     lags = []
     for turn in range(count):
         number = (turn * 31) % min(objects.services, objects.ingresses)
         host = objects.host(number)
-        objects.change_slice(number, STAYS)
+
+        def goes_answers(host: str = host) -> bool:
+            return PODS[GOES] in instance.ask(host, "/a")[1]
+
+        lag_ms(lambda: None, goes_answers)  # it must be in use before it goes
+        objects.change_slice(number, fewer)
         made = last = time.monotonic()
-        while time.monotonic() < made + 0.4:
-            asked = time.monotonic()
-            if PODS[GOES] in instance.ask(host, "/a")[1]:
+        while (asked := time.monotonic()) < last + QUIET_S:
+            if goes_answers():
                 last = asked
+            if asked > made + PATIENCE_S:
+                raise RuntimeError("an endpoint that is gone goes on answering")
             time.sleep(0.0005)
         lags.append(1000 * (last - made))
-        objects.change_slice(number, STAYS, GOES)
+        objects.change_slice(number, both)
     return lags
 
 
 def churn(instance: Instance, objects: Objects, seconds: float) -> dict[str, Any]:
-    """Endpoints that come and go under load: failed requests, and answers of an endpoint that is gone."""
+    """Endpoints that come and go under load: failed requests, and answers of an endpoint that is gone.
+
+    It ends by the clock; how many changes a second the API server took of RATE is in the result.
+    """
     load: dict[str, Any] = {}
     target = min(objects.services, objects.ingresses) - 1
 
@@ -160,6 +202,9 @@ def churn(instance: Instance, objects: Objects, seconds: float) -> dict[str, Any
     gone: dict[int, float] = {}  # since when an endpoint is gone, by Service
     late, made = 0, 0
     lock = threading.Lock()
+    fewer, both = objects.endpoints_body(STAYS), objects.endpoints_body(STAYS, GOES)
+    traffic_thread = threading.Thread(target=traffic)
+    traffic_thread.start()
     begin, spent = time.monotonic(), cpu_s(controller)
 
     def write(worker: int) -> None:
@@ -170,42 +215,47 @@ def churn(instance: Instance, objects: Objects, seconds: float) -> dict[str, Any
         with objects.kube.on("control"):
             while (due := begin + (worker + turn * WRITERS) / RATE) < begin + seconds:
                 time.sleep(max(0.0, due - time.monotonic()))
+                if time.monotonic() >= begin + seconds:
+                    break
                 # All lose an endpoint, one after the other, then all get it back.
                 number, leaves = own[turn % len(own)], turn // len(own) % 2 == 0
                 if not leaves:
                     with lock:
                         gone.pop(number, None)
-                objects.change_slice(number, *((STAYS,) if leaves else (STAYS, GOES)))
+                objects.change_slice(number, fewer if leaves else both)
                 with lock:
                     made += 1
                     if leaves:
                         gone[number] = time.monotonic()
                 turn += 1
 
-    writers = [threading.Thread(target=write, args=(worker,)) for worker in range(WRITERS)]
-    traffic_thread = threading.Thread(target=traffic)
-    for thread in (*writers, traffic_thread):
-        thread.start()
+    pool = ThreadPoolExecutor(WRITERS)
+    writers = [pool.submit(write, worker) for worker in range(WRITERS)]
     asked = 0
     connection = http.client.HTTPConnection("127.0.0.1", instance.port, timeout=10)
-    while any(thread.is_alive() for thread in writers):
+    while not all(writer.done() for writer in writers):
         now = time.monotonic()
         with lock:
             due = [number for number, since in gone.items() if now - since > LATE_S]
-        for number in due[:50]:
+        first = asked % max(1, len(due))
+        for number in itertools.islice(itertools.cycle(due), first, first + min(ASKED, len(due))):
             connection.request("GET", "/a", headers={"Host": objects.host(number)})
             answer = connection.getresponse().read()
             with lock:
                 still = gone.get(number, now) < now  # it did not come back meanwhile
             asked += 1
             late += still and PODS[GOES] in answer
-        time.sleep(0.01)
+        time.sleep(ASKED_S)
     connection.close()
     elapsed = time.monotonic() - begin
     busy = (cpu_s(controller) - spent) / elapsed
+    pool.shutdown()
     traffic_thread.join()
+    for writer in writers:
+        writer.result()  # raises what ended it
     return {
         "changes": made,
+        "target_a_second": RATE,
         "a_second": round(made / elapsed, 1),
         "seconds": round(elapsed, 1),
         "controller_core": round(busy, 3),
@@ -312,12 +362,15 @@ def main() -> int:
     ):
         line = measure(kube, arguments, Path(folder))
     print(json.dumps(line), flush=True)
-    summary = {"bench": "config.kube", "summary": True, **stamp, **line}
+    behind = missed(line, GOALS)
+    if line["churn"]["a_second"] < RATE_SHARE * RATE:
+        behind.append("churn.a_second")
+    summary = {"bench": "config.kube", "summary": True, **stamp, **line, "goals": GOALS, "missed": behind}
     print(json.dumps(summary), flush=True)
     results.parent.mkdir(exist_ok=True)
     with results.open("a") as sink:
         sink.write(json.dumps(summary) + "\n")
-    return 0
+    return 1 if line["churn"]["failed"] or line["churn"]["answered_by_what_is_gone"] else 0
 
 
 if __name__ == "__main__":
