@@ -15,7 +15,7 @@ import re
 
 from edge.model.diagnostics import ObjectRef
 from edge.model.types import Certificate
-from edge.resources.kinds import Problem, Secret
+from edge.resources.kinds import OVERSIZE, Problem, Secret
 
 PEM_BYTES_MAX = 262_144
 _BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]{1,40})-----\s*([A-Za-z0-9+/=\s]+?)-----END \1-----")
@@ -38,6 +38,8 @@ def secret_certificate(ref: ObjectRef, secret: Secret, names: tuple[str, ...]) -
         text = (secret.data or {}).get(name)
         if not text:
             return Problem(f"data[{name}]", "Required", f"{name} is missing or empty")
+        if text == OVERSIZE:
+            return Problem(f"data[{name}]", "InvalidPem", f"{name} is longer than {PEM_BYTES_MAX} bytes")
         try:
             found.append(base64.b64decode("".join(text.split()), validate=True))
         except (binascii.Error, ValueError):

@@ -19,6 +19,8 @@ NAME_BYTES_MAX = 253
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
+OVERSIZE = "(left out: longer than what is taken)"  # a source's word for a Secret's value; not base64
+
 # An object as it came: JSON's bytes, a tenth of what Python's values take; values where it has no such form.
 Raw = bytes | Mapping[str, Any]
 

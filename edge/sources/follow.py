@@ -38,6 +38,7 @@ RETRY_MAX_S = 8.0
 SELDOM_S = 30.0  # where a permission or a resource is missing
 ASKED_MAX_S = 120.0
 SHORT_S = 1.0
+EXPIRED = "expired"  # how it failed: the history is gone
 WATCHLESS_TRIES = 3
 HEALTHY_S = 5.0  # a watch that lasted so long begins the back-off anew
 
@@ -86,7 +87,9 @@ class Follower:
         # What was told of each object: its version and its meaning. ``kept`` stands in until the first list.
         self._told: dict[Key, tuple[str, int]] = {key: ("", 0) for key, _ in kept}
         self._version = ""  # to go on from; "": list
-        self._tries = 0
+        self._again = False  # a whole list is asked for
+        self._failed = ""  # how it failed last; "": a watch lasted since
+        self._tries = 0  # of that kind
         self._stream: Stream | None = None
         self._closed = threading.Event()
         self._hurry = threading.Event()
@@ -110,9 +113,14 @@ class Follower:
 
     def relist(self) -> None:
         """Compare with a whole list again."""
-        self._version = ""
+        self._again = True
         self._hurry.set()
         self._cut()
+
+    @property
+    def closed(self) -> bool:
+        """Say whether what it tells counts no more."""
+        return self._closed.is_set()
 
     def hurry(self) -> None:
         """Do not wait for the next attempt: the server was heard of."""
@@ -127,24 +135,32 @@ class Follower:
 
     def _run(self) -> None:
         while not self._closed.is_set():
-            began = time.monotonic()
+            began = None
+            error = None
+            if self._again:
+                self._again, self._version = False, ""
             try:
                 if not self._version:
                     self._list()
+                began = time.monotonic()
                 self._watch()
-                error = None
             except ApiError as found:
                 error = found
             except (msgspec.DecodeError, UnicodeDecodeError) as found:
                 self._version = ""
                 error = ApiError(0, "Malformed", f"an answer cannot be read: {found}")
+            except Exception as found:  # whatever it is, it must not end this thread
+                self._version = ""
+                error = ApiError(0, "Failed", f"an answer cannot be taken: {type(found).__name__}: {found}")
             if self._closed.is_set():
                 return
-            if time.monotonic() - began > HEALTHY_S:
-                self._tries = 0
+            # Of the watch alone: a list may take longer than that, and works where watches fail.
+            lasted = 0.0 if began is None else time.monotonic() - began
+            if lasted > HEALTHY_S:
+                self._tries, self._failed = 0, ""
             if error is not None:
                 wait = self._note(error)
-            elif self._version and time.monotonic() - began < SHORT_S:
+            elif self._version and not self._again and lasted < SHORT_S:
                 wait = self._count(self._pause(RETRY_MAX_S))  # a server that ends each watch at once
             else:
                 wait = 0.0
@@ -157,7 +173,12 @@ class Follower:
         if error.status == 410 or error.reason in ("Expired", "Gone"):
             self._version = ""
             self.relists += 1
-            return random.uniform(0.0, FIRST_S) if self._tries else self._count(0.0)
+            if not self._failed:
+                wait = 0.0
+            else:  # others lost it at the same moment; where it goes on, a list each time is costly
+                wait = self._pause(RETRY_MAX_S) if self._failed == EXPIRED else random.uniform(0.0, FIRST_S)
+            self._kind(EXPIRED)
+            return self._count(wait)
         if error.status and error.status not in (401, 403, 429, 503):
             self._version = ""  # a version from the future, say: a server that was restored
         if error.status == 403 and self._tries >= WATCHLESS_TRIES:
@@ -165,12 +186,16 @@ class Follower:
         state = {403: State.FORBIDDEN, 404: State.MISSING}.get(error.status, State.LOST)
         if self.problem is None or self.state != state:
             self.since = time.monotonic()
-            # A server that has just started forbids all for a moment: what was tried before does not count.
-            self._tries = 0
+        self._kind(state)
         self.state, self.problem = state, error
         self._tell(self, [])
         top = RETRY_MAX_S if state is State.LOST else SELDOM_S
         return self._count(max(self._pause(top), min(error.retry_after, ASKED_MAX_S)))
+
+    def _kind(self, failed: str) -> None:
+        # A server that has just started forbids all for a moment: what was tried before does not count.
+        if self._failed != failed:
+            self._failed, self._tries = failed, 0
 
     def _pause(self, most: float) -> float:
         return min(FIRST_S * 2.0 ** min(self._tries, 10), most) * random.uniform(0.5, 1.5)
@@ -189,7 +214,7 @@ class Follower:
 
     def _list(self) -> None:
         """Read all pages and tell what differs. Errors: ApiError."""
-        query = {**self._query, "limit": str(PAGE)}
+        query = {**self._query, "limit": str(self.resource.page or PAGE)}
         missing = dict(self._told)
         events: list[ResourceEvent] = []
         told: dict[Key, tuple[str, int]] = {}
@@ -211,7 +236,8 @@ class Follower:
         self._told = told
         self._version = page.metadata.resource_version or "0"
         self.listed = True
-        self._well()
+        if not self._failed:  # else a watch must show that it follows again
+            self._well()
         self._tell(self, events)
 
     def _event(self, found: Trimmed, told: dict[Key, tuple[str, int]]) -> ResourceEvent | None:
@@ -236,7 +262,7 @@ class Follower:
         with self._api.stream(self._path, query) as stream:
             self._stream = stream
             try:
-                if self._closed.is_set():
+                if self._closed.is_set() or self._again:  # asked for while there was no stream to cut
                     return
                 if self._well():
                     self._tell(self, [])
@@ -263,8 +289,7 @@ class Follower:
             self._tell(self, [event])
 
     def _note_version(self, version: str) -> None:
-        # "" while it is watched: `relist` was asked for.
-        if self._version and version:
+        if version:
             self._version = version
 
 

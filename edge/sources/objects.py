@@ -14,9 +14,13 @@ from typing import Any
 
 import msgspec
 
-from edge.resources.kinds import KINDS, SliceEndpoint
+from edge.model.certificates import PEM_BYTES_MAX
+from edge.resources.kinds import KINDS, OVERSIZE, SliceEndpoint
 from edge.resources.store import Key
 
+# The text of the longest PEM that the model takes, in its quotes.
+BASE64_MAX = 4 * -(-PEM_BYTES_MAX // 3) + 2
+_OVERSIZE = msgspec.Raw(msgspec.json.encode(OVERSIZE))
 _COPY = "kubectl.kubernetes.io/last-applied-configuration"
 
 
@@ -24,7 +28,9 @@ _COPY = "kubectl.kubernetes.io/last-applied-configuration"
 class Resource:
     """``keep``: the fields beside metadata that are kept; ``cut``: of one of them, what is kept of it.
 
-    ``labels``: those that are kept, None: all. ``annotations``: whether they are.
+    ``labels``: those that are kept, None: all. ``annotations``: whether they are. ``longest``: of a value in
+    what was cut, OVERSIZE stands for a longer one, 0: any. ``page``: how many are asked for at a time, 0: as
+    usual. Units: bytes of JSON.
     """
 
     kind: str
@@ -35,6 +41,8 @@ class Resource:
     cut: tuple[tuple[str, tuple[str, ...]], ...] = ()
     labels: tuple[str, ...] | None = None
     annotations: bool = True
+    longest: int = 0
+    page: int = 0
 
     def __str__(self) -> str:
         """Shape: as RBAC and CRDs name it: plural.group."""
@@ -71,22 +79,23 @@ ENDPOINT_SLICES = _ours(
     labels=("kubernetes.io/service-name",),
     annotations=False,
 )
-SECRETS = _ours("Secret", "secrets", "type", "data", labels=(), annotations=False)
+# One may hold over a megabyte, and any tenant may make many: only what a certificate is made of counts.
+SECRETS = _ours(
+    "Secret",
+    "secrets",
+    "type",
+    "data",
+    cut=(("data", ("tls.crt", "tls.key", "ca.crt")),),
+    longest=BASE64_MAX,
+    labels=(),
+    annotations=False,
+    page=20,
+)
 EDGE_POLICIES = _ours("EdgePolicy", "edgepolicies", "spec", "status")
 NODES = _ours("Node", "nodes", "status", cut=(("status", ("addresses",)),), annotations=False)
-# Of these the leader reads a few words (edge/controller/fleet.py).
-PODS = Resource(
-    "Pod",
-    "v1",
-    "pods",
-    keep=("spec", "status"),
-    cut=(("spec", ("nodeName",)), ("status", ("conditions",))),
-    annotations=False,
-)
-LEASES = Resource("Lease", "coordination.k8s.io/v1", "leases")
 CONFIG_MAPS = _ours("ConfigMap", "configmaps", "data", labels=(), annotations=False)
 
-# What the leader alone reads.
+# What the leader alone reads: a few words (edge/controller/fleet.py).
 PODS = Resource(
     "Pod",
     "v1",
@@ -163,7 +172,7 @@ def trim(resource: Resource, item: msgspec.Raw | bytes) -> Trimmed:
     rest: dict[str, msgspec.Raw] = {name: found[name] for name in resource.keep if name in found}
     for name, wanted in resource.cut:
         if name in rest:
-            rest[name] = _cut(rest[name], wanted)
+            rest[name] = _cut(rest[name], wanted, resource.longest)
     if "endpoints" in rest:
         rest["endpoints"] = _only_read(rest["endpoints"])
     # Lists name neither kind nor version in their items.
@@ -189,12 +198,15 @@ def trim(resource: Resource, item: msgspec.Raw | bytes) -> Trimmed:
     return Trimmed(key, version, raw, hash(_encoder.encode({"metadata": meta, **rest})))
 
 
-def _cut(raw: msgspec.Raw, wanted: tuple[str, ...]) -> msgspec.Raw:
+def _cut(raw: msgspec.Raw, wanted: tuple[str, ...], longest: int) -> msgspec.Raw:
     try:
         inside: Mapping[str, msgspec.Raw] = _fields.decode(raw)
     except msgspec.DecodeError:
         return raw
-    return msgspec.Raw(_encoder.encode({name: inside[name] for name in wanted if name in inside}))
+    found = {name: inside[name] for name in wanted if name in inside}
+    if longest:
+        found = {name: _OVERSIZE if len(bytes(one)) > longest else one for name, one in found.items()}
+    return msgspec.Raw(_encoder.encode(found))
 
 
 def _only_read(raw: msgspec.Raw) -> msgspec.Raw:

@@ -11,11 +11,14 @@ import msgspec
 import pytest
 
 from edge.errors import ApiError
+from edge.model.certificates import secret_certificate
+from edge.model.diagnostics import ObjectRef
+from edge.resources.kinds import OVERSIZE, Metadata, Problem, Secret
 from edge.resources.store import Key, ResourceEvent
 from edge.sources import follow
 from edge.sources.api import Api
 from edge.sources.follow import Follower, State
-from edge.sources.objects import ENDPOINT_SLICES, INGRESSES, SECRETS, SERVICES, trim
+from edge.sources.objects import BASE64_MAX, ENDPOINT_SLICES, INGRESSES, SECRETS, SERVICES, trim
 from tests.fakes.apiserver import ApiServer, Object
 
 DEADLINE_S = 10.0
@@ -286,6 +289,75 @@ def test_asked_to_list_again(server: ApiServer, listen: Callable[..., Listener])
     soon(lambda: server.watches("services") == 2)
     assert sum("limit=" in path for _, path in server.requests) == 2
     assert len(one.told) == 1
+
+
+def test_asked_to_list_again_while_a_watch_connects(
+    server: ApiServer, listen: Callable[..., Listener]
+) -> None:
+    server.put(service("a"))
+    server.fail(0, path="watch=", delay=0.3)
+    one = listen()
+    soon(lambda: server.watches("services") == 1)
+    one.follower.relist()
+    soon(lambda: sum("limit=" in path for _, path in server.requests) == 2)
+
+
+def test_a_watch_that_fails_where_lists_work_backs_off(
+    server: ApiServer, listen: Callable[..., Listener], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        server.put(service(f"s{number}"))
+    server.fail(504, path="watch=", times=1000, reason="Timeout")
+    one = listen()
+    one.wait(lambda: one.follower._tries >= 4)
+    assert one.follower.state is State.LOST and one.follower.problem is not None
+    since = one.follower.since
+    one.wait(lambda: one.follower._tries >= 6)
+    assert one.follower.since == since, "lists that work do not make it new"
+    server.heal()
+    server.put(service("new"))
+    one.wait(lambda: "new" in one.names() and one.follower.problem is None)
+
+
+def test_a_history_that_is_always_gone_backs_off(server: ApiServer, tmp_path: Path) -> None:
+    follower = Follower(Api.by_kubeconfig(server.kubeconfig(tmp_path)), SERVICES, lambda *_: None)
+    gone = [follower._note(ApiError(410, "Expired", "too old")) for _ in range(8)]
+    assert gone[0] == 0.0
+    assert min(gone[6:]) > max(0.2, 10 * follow.FIRST_S)
+    assert follower._note(ApiError(0, "Unreachable", "refused")) < 2 * follow.FIRST_S
+
+
+def test_an_answer_that_nobody_expected_does_not_end_it(
+    server: ApiServer, listen: Callable[..., Listener]
+) -> None:
+    server.put(service("a"))
+    one = listen()
+    one.wait(lambda: one.names() == ["a"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(follow, "trim", lambda *_: msgspec.json.decode("[" * 5_000 + "]" * 5_000))
+        server.put(service("a", 81))
+        one.wait(lambda: one.follower.problem is not None)
+        assert one.follower.problem is not None and one.follower.problem.reason == "Failed"
+    server.put(service("b"))
+    one.wait(lambda: one.names() == ["a", "b"] and one.follower.problem is None)
+
+
+def test_of_secrets_only_certificates_are_kept() -> None:
+    longest = "A" * (BASE64_MAX - 2)
+    data = {"tls.crt": longest, "tls.key": longest + "AAAA", "ca.crt": "eA==", "notes": longest}
+    raw = msgspec.json.encode({"metadata": {"name": "s", "namespace": "n"}, "data": data})
+    found = trim(SECRETS, raw)
+    kept = msgspec.json.decode(found.raw)["data"]
+    assert kept == {"tls.crt": longest, "tls.key": OVERSIZE, "ca.crt": "eA=="}
+    secret = Secret(Metadata("s"), data={"tls.crt": "eA==", "tls.key": OVERSIZE})
+    problem = secret_certificate(ObjectRef("Secret", "n", "s"), secret, ())
+    assert problem == Problem("data[tls.key]", "InvalidPem", "tls.key is longer than 262144 bytes")
+
+
+def test_secrets_are_asked_for_in_small_pages(server: ApiServer, listen: Callable[..., Listener]) -> None:
+    one = listen(SECRETS)
+    one.wait(lambda: one.follower.listed)
+    assert sum("limit=20" in path for _, path in server.requests) == 1
 
 
 def test_ballast_is_cut_off() -> None:
