@@ -81,6 +81,9 @@ struct edge_commit_page {
 };
 
 #define EDGE_STATS_MAGIC 0x3154415345474445 /* "EDGESAT1" */
+/* Not the ABI's number: the memory outlives every version of the package, so this goes up only when
+ * what stands in it moves. 2 is what the ABI's number was when it was also this one. */
+#define EDGE_STATS_LAYOUT 2
 
 /* How an exchange ended. requests = sum(outcomes) + in_flight, in every lane, always. */
 enum edge_outcome {
@@ -141,7 +144,7 @@ struct edge_lane {
  * cells[lane][EDGE_UPSTREAM_SLOTS]. Sparse: only cells in use take memory. */
 struct edge_stats_header {
     uint64_t magic;
-    uint32_t abi;
+    uint32_t layout; /* EDGE_STATS_LAYOUT */
     uint32_t lane_count;
     uint64_t total_bytes;
     uint64_t lanes_offset;

@@ -17,7 +17,7 @@ static struct edge_stats_header header_for(uint32_t lanes)
 {
     struct edge_stats_header header = {
         .magic = EDGE_STATS_MAGIC,
-        .abi = EDGE_ABI_VERSION,
+        .layout = EDGE_STATS_LAYOUT,
         .lane_count = lanes,
         .lanes_offset = 4096,
     };

@@ -35,7 +35,7 @@ int stats_map(struct stats *stats, int fd, struct edge_error *err)
     stats->header = bytes;
     stats->fd = fd;
     const struct edge_stats_header *header = stats->header;
-    if (header->magic != EDGE_STATS_MAGIC || header->abi != EDGE_ABI_VERSION ||
+    if (header->magic != EDGE_STATS_MAGIC || header->layout != EDGE_STATS_LAYOUT ||
         header->lane_count == 0 || header->lane_count > 4096 || header->total_bytes > stats->size ||
         header->total_bytes != edge_stats_bytes(header->lane_count)) {
         stats_unmap(stats);

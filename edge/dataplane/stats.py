@@ -111,7 +111,7 @@ class Statistics:
         )
         return (
             header.magic == lib.EDGE_STATS_MAGIC
-            and header.abi == lib.EDGE_ABI_VERSION
+            and header.layout == lib.EDGE_STATS_LAYOUT
             and all(offset % 8 == 0 and offset + length <= size for offset, length in parts)
         )
 

@@ -67,6 +67,7 @@ int main(void)
     struct stats stats;
     struct edge_error err;
     IS(stats_map(&stats, fd, &err), EDGE_OK, "mapped");
+    IS(stats.header->layout, 2, "as every version since the first instances laid it out");
     const struct edge_lane *first = stats_lane(&stats, 0);
 
     pid_t old = start_owner(fd, 0, 2, &told);

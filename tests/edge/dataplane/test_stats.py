@@ -108,7 +108,7 @@ def test_cells_of_another_generation_are_not_counted(memory: int) -> None:
     ("field", "value"),
     [
         ("magic", 1),
-        ("abi", 999),
+        ("layout", 999),
         ("lane_count", 1 << 30),
         ("lanes_offset", 1 << 40),
         ("lanes_offset", 4),
@@ -123,6 +123,14 @@ def test_a_header_that_makes_no_sense_is_not_followed(memory: int, field: str, v
     statistics = Statistics(memory)
     assert not statistics.open()
     assert statistics.totals().values["requests"] == 0
+
+
+def test_a_memory_that_an_earlier_version_laid_out_is_followed(memory: int) -> None:
+    """Source: the number that version 2 of the ABI wrote there; instances of then still run."""
+    ensure_formatted(memory, LANES)
+    writer = Writer(memory)
+    assert (writer.header.layout, writer.header.lanes_offset) == (2, 4096)
+    assert Statistics(memory).open()
 
 
 def test_a_memory_that_was_cut_is_not_followed(memory: int) -> None:
