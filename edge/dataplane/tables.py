@@ -78,7 +78,7 @@ class Tables:
                 self._builder = ImageBuilder()
             self._bring(self._builder, snapshot)
             return self._builder.image(options)
-        except NativeError:
+        except BaseException:  # whatever it was, what the builder holds is not what we note
             self._start()
             raise
 

@@ -241,6 +241,21 @@ def test_after_a_refusal_the_next_image_is_whole() -> None:
     assert kept.full(later) == Tables().full(later)
 
 
+def test_after_any_failure_the_next_image_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Tables()
+    kept.full(snapshot(1, "10.0.0.1"))
+    later = snapshot(2, "10.0.0.2", routes=(route(0, "a.example"), route(2, "c.example")))
+
+    def no_memory(*_: object) -> bytes:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fragments, "route_fragment", no_memory)
+        with pytest.raises(MemoryError):
+            kept.full(later)
+    assert kept.full(later) == Tables().full(later)
+
+
 def test_a_steps_routes_are_all_that_is_looked_at() -> None:
     kept = Tables()
     first = snapshot(1, "10.0.0.1")
