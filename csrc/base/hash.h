@@ -27,12 +27,13 @@ static inline uint64_t hash_word(uint64_t state, uint64_t word)
     return state ^ state >> 29;
 }
 
-/* Two words at the price of one multiplication: both halves of their product. */
+/* Two words at the price of one multiplication: both halves of their product. And all three beside
+ * it, because a factor of 0 takes the other one along: who chooses `a` can make it the state. */
 static inline uint64_t hash_pair(uint64_t state, uint64_t a, uint64_t b)
 {
     unsigned __int128 product = (unsigned __int128)(state ^ a) * (b ^ HASH_ODD_A);
 
-    return (uint64_t)product ^ (uint64_t)(product >> 64);
+    return ((uint64_t)product ^ (uint64_t)(product >> 64) ^ b ^ (a << 32 | a >> 32)) + state;
 }
 
 /* What is left of a state in the end: a bucket's number below, its tag above. */
@@ -62,6 +63,23 @@ static inline uint64_t hash_load_part(const char *at, size_t length)
         return 0;
     return (uint64_t)(uint8_t)at[0] | (uint64_t)(uint8_t)at[length / 2] << 8 * (length / 2) |
            (uint64_t)(uint8_t)at[length - 1] << 8 * (length - 1);
+}
+
+/* The state behind a text. From a first state that is a secret, nobody can choose texts that meet.
+ */
+static inline uint64_t hash_text(uint64_t state, const char *text, size_t length)
+{
+    uint64_t a, b = 0;
+
+    for (state ^= length; length >= 16; text += 16, length -= 16)
+        state = hash_pair(state, hash_load(text), hash_load(text + 8));
+    if (length > 0) {
+        a = length >= 8 ? hash_load(text) : hash_load_part(text, length);
+        if (length > 8)
+            b = hash_load_part(text + 8, length - 8);
+        state = hash_pair(state, a, b);
+    }
+    return state;
 }
 
 #endif

@@ -6,7 +6,9 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
+#include "base/hash.h"
 #include "include/edge.h"
 
 static bool grow_table(struct atoms *atoms)
@@ -16,8 +18,11 @@ static bool grow_table(struct atoms *atoms)
 
     if (slots == NULL)
         return false;
+    if (atoms->slots == NULL &&
+        getrandom(&atoms->seed, sizeof(atoms->seed), GRND_NONBLOCK) != sizeof(atoms->seed))
+        atoms->seed = (uintptr_t)slots * HASH_ODD_A; /* as random as the kernel's places */
     for (uint32_t id = 0; id < atoms->count; id++) {
-        uint32_t at = atoms->at[id].hash & mask;
+        uint32_t at = atoms->at[id].key & mask;
         if (atoms->at[id].bytes == NULL)
             continue;
         while (slots[at] != 0)
@@ -47,7 +52,7 @@ static bool grow(struct atoms *atoms)
 }
 
 static uint32_t add(struct atoms *atoms, uint32_t slot, const void *bytes, uint32_t length,
-                    uint32_t hash)
+                    uint32_t key)
 {
     uint8_t *copy;
     uint32_t id;
@@ -64,7 +69,11 @@ static uint32_t add(struct atoms *atoms, uint32_t slot, const void *bytes, uint3
     } else {
         id = atoms->count++;
     }
-    atoms->at[id] = (struct atom){.bytes = copy, .length = length, .hash = hash, .uses = 1};
+    atoms->at[id] = (struct atom){.bytes = copy,
+                                  .length = length,
+                                  .hash = edge_text_hash(bytes, length),
+                                  .key = key,
+                                  .uses = 1};
     atoms->place[id] = ATOM_NONE;
     atoms->slots[slot] = id + 1;
     atoms->used++;
@@ -73,22 +82,23 @@ static uint32_t add(struct atoms *atoms, uint32_t slot, const void *bytes, uint3
 
 uint32_t atoms_get(struct atoms *atoms, const void *bytes, uint32_t length, bool *fresh)
 {
-    const uint32_t hash = edge_text_hash(bytes, length);
-    uint32_t at;
+    uint32_t key, at;
 
     *fresh = false;
     if ((atoms->slots == NULL || 2 * atoms->used >= atoms->mask) && !grow_table(atoms))
         return ATOM_NONE;
-    for (at = hash & atoms->mask; atoms->slots[at] != 0; at = (at + 1) & atoms->mask) {
+    key = hash_end(hash_text(atoms->seed, bytes, length));
+    for (at = key & atoms->mask; atoms->slots[at] != 0; at = (at + 1) & atoms->mask) {
         struct atom *known = &atoms->at[atoms->slots[at] - 1];
-        if (known->hash == hash && known->length == length &&
+        atoms->probes++;
+        if (known->key == key && known->length == length &&
             memcmp(known->bytes, bytes, length) == 0) {
             known->uses++;
             return atoms->slots[at] - 1;
         }
     }
     *fresh = true;
-    return add(atoms, at, bytes, length, hash);
+    return add(atoms, at, bytes, length, key);
 }
 
 bool atoms_release(struct atoms *atoms, uint32_t id)
@@ -99,13 +109,13 @@ bool atoms_release(struct atoms *atoms, uint32_t id)
 void atoms_remove(struct atoms *atoms, uint32_t id)
 {
     struct atom *entry = &atoms->at[id];
-    uint32_t hole = entry->hash & atoms->mask;
+    uint32_t hole = entry->key & atoms->mask;
 
     while (atoms->slots[hole] != id + 1)
         hole = (hole + 1) & atoms->mask;
     for (uint32_t at = (hole + 1) & atoms->mask; atoms->slots[at] != 0;
          at = (at + 1) & atoms->mask) {
-        const uint32_t home = atoms->at[atoms->slots[at] - 1].hash & atoms->mask;
+        const uint32_t home = atoms->at[atoms->slots[at] - 1].key & atoms->mask;
         if (((at - home) & atoms->mask) < ((at - hole) & atoms->mask))
             continue; /* a lookup for it begins behind the hole */
         atoms->slots[hole] = atoms->slots[at];

@@ -15,7 +15,8 @@ struct atom {
     uint8_t *bytes; /* NULL: the number is free, and `length` the next free one */
     void *extra;    /* the user's, NULL at first; freed with the entry */
     uint32_t length;
-    uint32_t hash;
+    uint32_t hash; /* edge_text_hash, for the image */
+    uint32_t key;  /* where it stands in `slots` */
     uint32_t uses;
 };
 
@@ -28,6 +29,8 @@ struct atoms {
     uint32_t free;   /* number + 1 */
     uint32_t *slots; /* number + 1, open addressing */
     uint32_t mask;
+    uint64_t seed;   /* random, of `key`: whoever chooses bytes cannot choose where they stand */
+    uint64_t probes; /* slots that were looked at, ever */
 };
 
 /* The number of an entry with these bytes, used once more; ATOM_NONE: no memory. *fresh: it was not

@@ -14,18 +14,6 @@
 
 #define FEW 64
 
-static size_t fragment_bytes_min(uint32_t kind)
-{
-    static const size_t bytes[] = {
-        [EDGE_FRAGMENT_LISTENER] = sizeof(struct edge_fragment_listener),
-        [EDGE_FRAGMENT_ROUTE] = sizeof(struct edge_fragment_route),
-        [EDGE_FRAGMENT_UPSTREAM] = sizeof(struct edge_fragment_upstream),
-        [EDGE_FRAGMENT_ENDPOINTS] = sizeof(struct edge_fragment_endpoints),
-        [EDGE_FRAGMENT_CERTIFICATE] = sizeof(struct edge_fragment_certificate),
-    };
-    return kind < sizeof(bytes) / sizeof(bytes[0]) ? bytes[kind] : 0;
-}
-
 /* ---- Objects ---- */
 
 static int keep_whole(struct edge_builder *builder, struct item item)
@@ -143,10 +131,10 @@ static int put_each(struct edge_builder *builder, const uint8_t *fragments, size
         if (bytes - at < sizeof(*item.head) || item.head->bytes > bytes - at)
             return builder_refuse(builder, item, EDGE_ERR_TRUNCATED, "bytes",
                                   "the fragment is cut off");
-        if (fragment_bytes_min(item.head->kind) == 0)
+        if (builder_head_bytes(item.head->kind) == 0)
             return builder_refuse(builder, item, EDGE_ERR_INVALID, "kind",
                                   "unknown kind of fragment");
-        if (item.head->bytes < fragment_bytes_min(item.head->kind) || item.head->bytes % 8 != 0)
+        if (item.head->bytes < builder_head_bytes(item.head->kind) || item.head->bytes % 8 != 0)
             return builder_refuse(builder, item, EDGE_ERR_INVALID, "bytes",
                                   "a size that cannot be");
         if (kind == EDGE_IMAGE_PATCH && item.head->kind != EDGE_FRAGMENT_UPSTREAM &&

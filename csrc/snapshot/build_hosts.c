@@ -178,6 +178,7 @@ int builder_put_route(struct edge_builder *builder, struct item item)
     }
     builder->routes[slot] = route;
     changed(builder, host);
+    route->place = host->count;
     host->routes[host->count++] = route;
     return EDGE_OK;
 }
@@ -185,16 +186,14 @@ int builder_put_route(struct edge_builder *builder, struct item item)
 void builder_drop_route(struct edge_builder *builder, uint32_t slot)
 {
     struct route *route = slot < builder->route_slots ? builder->routes[slot] : NULL;
-    uint32_t place = 0;
+    struct route *last;
 
     if (route == NULL)
         return;
     changed(builder, route->host);
-    while (route->host->routes[place] != route)
-        place++;
-    route->host->count--;
-    memmove(route->host->routes + place, route->host->routes + place + 1,
-            (route->host->count - place) * sizeof(route));
+    last = route->host->routes[--route->host->count]; /* they are put in order again anyway */
+    last->place = route->place;
+    route->host->routes[last->place] = last;
     builder->host_left |= route->host->count == 0;
     builder_release_route(builder, route);
     builder->routes[slot] = NULL;
@@ -257,9 +256,11 @@ int builder_settle_hosts(struct edge_builder *builder)
             continue;
         qsort_r(host->routes, host->count, sizeof(*host->routes), by_precedence, builder);
         host->flags = 0;
-        for (uint32_t k = 0; k < host->count; k++)
+        for (uint32_t k = 0; k < host->count; k++) {
+            host->routes[k]->place = k;
             if (host->routes[k]->fall_through)
                 host->flags = EDGE_PATHS_FALL_THROUGH;
+        }
         BUILDER_TRY(builder_list_paths(builder, host));
     }
     return EDGE_OK;

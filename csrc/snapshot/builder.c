@@ -20,13 +20,27 @@ int builder_refuse(struct edge_builder *builder, struct item item, int code, con
     return error_at(builder->err, code, 0, item.number, field, "%s", reason);
 }
 
-/* An array inside the fragment. */
+size_t builder_head_bytes(uint32_t kind)
+{
+    static const size_t bytes[] = {
+        [EDGE_FRAGMENT_LISTENER] = sizeof(struct edge_fragment_listener),
+        [EDGE_FRAGMENT_ROUTE] = sizeof(struct edge_fragment_route),
+        [EDGE_FRAGMENT_UPSTREAM] = sizeof(struct edge_fragment_upstream),
+        [EDGE_FRAGMENT_ENDPOINTS] = sizeof(struct edge_fragment_endpoints),
+        [EDGE_FRAGMENT_CERTIFICATE] = sizeof(struct edge_fragment_certificate),
+    };
+    return kind < sizeof(bytes) / sizeof(bytes[0]) ? bytes[kind] : 0;
+}
+
 int builder_array(struct edge_builder *builder, struct item item, uint32_t offset, uint32_t count,
                   size_t entry_bytes, const char *field, const void **out)
 {
     *out = (const uint8_t *)item.head + offset;
     if (count == 0)
         return EDGE_OK;
+    /* Of a fragment that is kept the array is written: never what says where it stands. */
+    if (offset < builder_head_bytes(item.head->kind))
+        return builder_refuse(builder, item, EDGE_ERR_INVALID, field, "lies in the struct");
     if (offset % 8 != 0 || offset > item.head->bytes ||
         count > (item.head->bytes - offset) / entry_bytes)
         return builder_refuse(builder, item, EDGE_ERR_TRUNCATED, field,

@@ -46,6 +46,7 @@ struct route {
     uint32_t number;
     uint32_t path, written, object, action;
     uint32_t condition; /* ATOM_NONE: none */
+    uint32_t place;     /* in host->routes */
     bool fall_through;
 };
 
@@ -117,6 +118,9 @@ int builder_no_memory(struct edge_builder *builder);
 
 int builder_refuse(struct edge_builder *builder, struct item item, int code, const char *field,
                    const char *reason);
+
+/* Bytes of a fragment's struct, behind which its arrays stand; 0: there is no such kind. */
+size_t builder_head_bytes(uint32_t kind);
 
 /* An array, or a text, inside the fragment. */
 int builder_array(struct edge_builder *builder, struct item item, uint32_t offset, uint32_t count,

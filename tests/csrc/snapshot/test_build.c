@@ -146,6 +146,40 @@ static void test_refusals(void)
     IS(refused(&err), EDGE_ERR_INVALID, "a role that is not known");
 }
 
+/* An array in its own fragment's struct would be written over while it is read: of names, by the
+ * numbers of what is kept. */
+static void test_arrays_stand_behind_the_struct(void)
+{
+    struct edge_fragment_certificate *certificate;
+    struct edge_fragment_endpoints *endpoints;
+    struct edge_fragment_listener *listener;
+    struct edge_error err;
+
+    for (uint32_t offset = 0; offset < sizeof(*certificate); offset += 8) {
+        f.used = 0;
+        fixture_certificate(&f, 1, "a.example", EDGE_CERTIFICATE_DEFAULT);
+        certificate = (void *)f.bytes;
+        certificate->names_offset = offset;
+        certificate->names_count = 2;
+        IS(refused(&err), EDGE_ERR_INVALID, "names at %u", offset);
+        OK(strcmp(err.field, "names_offset") == 0, "the field: %s", err.field);
+    }
+    f.used = 0;
+    fixture_upstream(&f, 0);
+    endpoints = (void *)(f.bytes + f.used);
+    fixture_endpoints(&f, 0, 2, 8080);
+    endpoints->endpoints_offset = 0;
+    IS(refused(&err), EDGE_ERR_INVALID, "endpoints");
+    OK(strcmp(err.field, "endpoints_offset") == 0, "the field: %s", err.field);
+    f.used = 0;
+    fixture_listener(&f, 0, EDGE_TRANSPORT_PLAIN);
+    listener = (void *)f.bytes;
+    listener->listener.trusted_count = 1;
+    listener->trusted_offset = 8;
+    IS(refused(&err), EDGE_ERR_INVALID, "trusted prefixes");
+    OK(strcmp(err.field, "trusted_offset") == 0, "the field: %s", err.field);
+}
+
 /* Whatever the bytes of fragments are: refused or built, and never read outside. */
 static void test_mutants(void)
 {
@@ -174,6 +208,7 @@ int main(void)
     test_order_of_fragments_does_not_matter();
     test_many_hosts();
     test_refusals();
+    test_arrays_stand_behind_the_struct();
     test_mutants();
     return tap_done();
 }
