@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from tests.e2e.lab import wait_for
 from tests.fakes.client import Closed
 from tests.kube.installed import NAMESPACE, SELECTOR, Installed
 from tests.kube.kubernetes import AnyNode, Kubernetes
@@ -22,6 +23,8 @@ from tests.kube.workload import ingress
 
 HERE = "story-failures"
 HOST = "steady.test"
+ASKED_MIN = 20  # fewer say nothing; a story that is over sooner goes on being asked
+ASKED_S = 30.0
 TROUBLE = re.compile(
     r"edge_(restarts|watchdog_kills|state_write_errors|handovers)_total"
     r"|edge_publishes_total\{kind=\"(refused|failed)\"\}|edge_leader_changes_total"
@@ -63,6 +66,8 @@ class Failures:
         with Steady(self.kube, HOST) as steady:
             yield row
             row.recovered = self.takes_changes()
+            well = [seen for name, seen in steady.by_node.items() if name not in row.unreachable]
+            wait_for("clients ask", lambda: sum(seen.asked for seen in well) >= ASKED_MIN, ASKED_S)
         good = steady.seen(without=row.unreachable)
         row.clients = f"{good}; longest gap {good.gap:.2f} s"
         if row.unreachable:

@@ -65,8 +65,14 @@ def test_a_hundred_bad_objects_among_a_thousand(kube: Cluster, failure: Failures
     good = [ingress(f"good-{n}", f"good-{n}.test", "web", HERE) for n in range(1000)]
     bad = [ingress(f"bad-{n}", f"bad-{n}.test", "web", HERE, annotations=guard) for n in range(100)]
     with failure("100 bad Ingresses among 1,000 good") as row:
-        refused = kube.kubectl("apply", "-f", "-", give=as_json(bad[:1]), check=False)
-        row.operators.append(f"the webhook: {refused.strip()[:160]}")
+
+        def denied() -> str:
+            told = kube.kubectl(
+                "apply", "--dry-run=server", "-f", "-", give=as_json(bad[:1]), check=False
+            ).strip()
+            return told if "denied the request" in told and "UnsupportedGuard" in told else ""
+
+        row.operators.append(f"the webhook: {kube.wait('the webhook denies', denied)[:160]}")
         kube.kubectl("delete", "validatingwebhookconfiguration", "xdp-edge")
         kube.api.apply([*good[:500], *bad, *good[500:]])
         for host in ("good-0.test", "good-499.test", "good-500.test", "good-999.test"):

@@ -5,6 +5,7 @@ Needs three nodes only for the sake of the time: `make test` has no minute for i
 
 from __future__ import annotations
 
+import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -24,6 +25,7 @@ INGRESSES, SERVICES = 10_000, 2_000
 AT_ONCE = 16
 SECONDS_MAX = 10.0  # from the API server's last answer to the last Ingress served on the last node
 MEGABYTES_MAX = 250
+SAMPLE = random.Random(10).sample(range(INGRESSES), 200)
 
 
 def host_of(number: int) -> str:
@@ -104,6 +106,8 @@ def test_ten_thousand_ingresses(kube: Cluster, edge: Installed, place: str) -> N
     assert served - applied <= SECONDS_MAX
     assert max(used for one in memory.values() for used in one) <= MEGABYTES_MAX, memory
     assert not (wrong := judge(load, seen)), wrong
+    for number in SAMPLE:
+        edge.everywhere(host_of(number), seconds=10)
     for node in kube.nodes:
         found = edge.admin_json(node, "/diagnostics")
         assert found["publish_error"] == "", found
