@@ -118,7 +118,7 @@ class Controller:
         if any(listener.transport is Transport.TLS for listener in self._settings.listeners):
             self._settings = replace(self._settings, default_certificate=self._default_certificate())
         await self._load_objects(recovered, lost_since)
-        await self._first_names()
+        await self._first_wanted()
         await self._open_xdp()
         await self._publish()
 
@@ -172,13 +172,19 @@ class Controller:
                 raise ConnectionError("the holder is gone")
         return load.result()
 
-    async def _first_names(self) -> None:
-        """Resolve what the objects name before anything is published, but do not wait long for it."""
+    async def _first_wanted(self) -> None:
+        """Get names and Secrets that the objects name before anything is published, but do not wait long."""
         with contextlib.suppress(SourceError):
             self._names.recall(self._state.read(NAMES))
         await asyncio.to_thread(self._compile_model)
+        if self._builder is not None:
+            self._source.want(self._builder.names.secrets)
         if self._names.any:
             self._take(self._store.apply(await self._names.first(FIRST_S)))
+        events = await asyncio.to_thread(self._source.first, FIRST_S)
+        self._take(self._store.apply(events))
+        if self._reporter is not None:
+            self._reporter.seen(event.key for event in events)
 
     def _default_certificate(self) -> Certificate:
         made = given_certificate(

@@ -48,6 +48,9 @@ class Source(Protocol):
     def want(self, secrets: Iterable[tuple[str, str]]) -> None:
         """Hear which Secrets are named."""
 
+    def first(self, patience_s: float) -> list[ResourceEvent]:
+        """Wait, but not long, for what was wanted after `load`; blocks. Shape: the changes since."""
+
     def reread(self) -> None:
         """Look at everything again."""
 

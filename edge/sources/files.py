@@ -171,6 +171,10 @@ class FileSource:
     def want(self, secrets: Iterable[tuple[str, str]]) -> None:
         """Nothing to do: a folder's Secrets are all read."""
 
+    def first(self, patience_s: float) -> list[ResourceEvent]:
+        """Nothing to wait for."""
+        return []
+
     def close(self) -> None:
         """Stop watching; `watch` must have ended."""
         if self._inotify is not None:

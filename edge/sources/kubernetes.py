@@ -21,7 +21,7 @@ from types import MappingProxyType
 from edge.errors import SourceError
 from edge.model.diagnostics import Diagnostic, ObjectRef, Severity
 from edge.options import Options
-from edge.resources.kinds import Raw
+from edge.resources.kinds import Raw, plain
 from edge.resources.store import Key, ResourceEvent
 from edge.sources.api import Api
 from edge.sources.follow import Follower, State
@@ -41,7 +41,8 @@ QUIET_S = 0.002  # a burst of events ends after so long without one
 BURST_S = 0.05  # and is told after so long in any case
 LOST_S = 3.0  # a watch that is begun again within so long is no finding
 KEPT_S = 20.0  # what was kept serves after so long, where lists are not through
-TLS = "type=kubernetes.io/tls"
+TLS_TYPE = "kubernetes.io/tls"
+TLS = f"type={TLS_TYPE}"
 NAMED_MAX = 64  # Secrets of other types, each of them a watch of its own
 # Without these, and with nothing kept, there is nothing that could be served.
 ESSENTIAL = ("Ingress", "Service", "EndpointSlice")
@@ -79,8 +80,15 @@ class KubernetesSource:
         # Followers write these from their threads.
         self._news = threading.Condition()
         self._pending: dict[Key, ResourceEvent] = {}
+        self._other: dict[Key, Raw] = {
+            key: raw
+            for key, raw in self._kept.items()
+            if key[0] == "Secret" and plain(raw).get("type") != TLS_TYPE
+        }  # kept, and no watch of a type tells of it: until the first that is wanted is known
+        self._unsettled = False  # what is wanted could not be compared with what is told
         self._owner: dict[Key, Follower] = {}  # of Secrets: two watches may know one
         self._states: dict[Follower, State] = {}  # as they said last
+        self._listed: set[Follower] = set()  # whose first list is in _pending, or was
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: asyncio.Event | None = None
         self._closed = False
@@ -111,8 +119,13 @@ class KubernetesSource:
         kept = [
             (key, raw)
             for key, raw in self._kept.items()
-            if key[0] == resource.kind and namespace in ("", key[1])
+            if key[0] == resource.kind and namespace in ("", key[1]) and key not in self._other
         ]
+        return self._follow(resource, namespace, fields, labels, kept)
+
+    def _follow(
+        self, resource: Resource, namespace: str, fields: str, labels: str, kept: Iterable[tuple[Key, Raw]]
+    ) -> Follower:
         return Follower(
             self.api, resource, self._hear, namespace=namespace, fields=fields, labels=labels, kept=kept
         )
@@ -160,7 +173,7 @@ class KubernetesSource:
             with self._news:
                 events, self._pending = list(self._pending.values()), {}
             self._assess()
-            if any(event.kind == "Secret" for event in events):
+            if self._unsettled or any(event.kind == "Secret" for event in events):
                 self._follow_named()
             if events or before != self.diagnostics:
                 yield events
@@ -180,9 +193,20 @@ class KubernetesSource:
     def want(self, secrets: Iterable[Place]) -> None:
         """Follow these Secrets, whatever their type, and no others by name."""
         wanted = frozenset(secrets)
-        if wanted != self._wanted:
+        if wanted != self._wanted or self._other:
             self._wanted = wanted
             self._follow_named()
+
+    def first(self, patience_s: float) -> list[ResourceEvent]:
+        """Wait, but not long, until the Secrets that are wanted are read. Shape: the changes since `load`."""
+        with self._news:
+            named = tuple(self._named.values())
+            self._news.wait_for(
+                lambda: self._closed or all(one in self._listed or one.problem is not None for one in named),
+                patience_s,
+            )
+            events, self._pending = list(self._pending.values()), {}
+        return events
 
     def reread(self) -> None:
         """Compare with whole lists again."""
@@ -207,7 +231,7 @@ class KubernetesSource:
     def _hear(self, follower: Follower, events: list[ResourceEvent]) -> None:
         """Take in what a follower tells, in its thread."""
         with self._news:
-            if self._closed:
+            if self._closed or follower.closed:
                 return
             for event in events:
                 if event.kind == "Secret" and not self._owns(follower, event):
@@ -216,8 +240,10 @@ class KubernetesSource:
                 if before is not None and event.quiet and not before.quiet:
                     event = ResourceEvent(*event.key, event.raw)
                 self._pending[event.key] = event
+            if follower.listed:
+                self._listed.add(follower)
+            was, self._states[follower] = self._states.get(follower), follower.state
             self._news.notify_all()
-        was, self._states[follower] = self._states.get(follower), follower.state
         if was is not State.FOLLOWING and follower.state is State.FOLLOWING:  # the server was heard of
             for other in self._followers:
                 if other.state is State.LOST:
@@ -242,15 +268,15 @@ class KubernetesSource:
 
     def _enough(self, waited: float) -> bool:
         """Say whether a start can go on."""
-        if all(follower.listed for follower in self._followers):
+        if all(follower in self._listed for follower in self._followers):
             return True
         through = all(
-            one.listed
+            one in self._listed
             or one.state is State.MISSING
             or (one.state is State.FORBIDDEN and (self._kept or one.resource.kind not in ESSENTIAL))
             for one in self._followers
         )
-        tried = all(one.listed or one.problem is not None for one in self._followers)
+        tried = all(one in self._listed or one.problem is not None for one in self._followers)
         return through or (bool(self._kept) and (tried or waited > KEPT_S))
 
     # ---- Secrets by name -----------------------------------------------------------------------
@@ -259,7 +285,9 @@ class KubernetesSource:
         """Follow by name what is wanted and no watch of a type tells."""
         by_type = [one for one in self._followers if one.resource is SECRETS]
         if any(one.state in (State.STARTING, State.LOST) and not one.listed for one in by_type):
+            self._unsettled = True
             return
+        self._unsettled = False
         with self._news:
             known = {key[1:] for key, owner in self._owner.items() if owner in by_type}
         missing = sorted(place for place in self._wanted - known if self._is_ours(("Secret", *place)))
@@ -271,13 +299,22 @@ class KubernetesSource:
             self._let_go(follower, ("Secret", *place))
         for place in sorted(chosen - self._named.keys()):
             namespace, name = place
-            follower = self._follower(SECRETS, namespace, fields=f"metadata.name={name}")
+            key = ("Secret", namespace, name)
+            kept = [(key, self._other[key])] if key in self._other else []
+            follower = self._follow(SECRETS, namespace, f"metadata.name={name}", "", kept)
             self._named[place] = follower
             follower.start()
+        with self._news:
+            for key in self._other:
+                if key[1:] not in chosen and key not in self._owner:
+                    self._pending[key] = ResourceEvent(*key, None)
+        self._other = {}
 
     def _let_go(self, follower: Follower, key: Key) -> None:
         """Forget a Secret that nobody names any more, unless another watch has it."""
         with self._news:
+            self._states.pop(follower, None)
+            self._listed.discard(follower)
             if self._owner.get(key) is not follower:
                 return
             del self._owner[key]

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import os
 import signal
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from bench.proxy.processes import free_port
 from tests.e2e.lab import wait_for
 from tests.e2e.objects import endpoints, ingress, service
 from tests.e2e.running import Running, pod
+from tests.e2e.test_state_tls import certificate
 from tests.fakes.apiserver import ApiServer
 
 pytestmark = pytest.mark.slow
@@ -112,3 +115,19 @@ def test_a_secret_that_may_not_be_read_is_named_and_the_rest_is_served(
         assert statuses(edge, "ab") == [200, 200]
         assert reasons(edge) == ["Forbidden", "ResourceMissing"]
         assert edge.stop() == 0
+
+
+def test_a_certificate_of_another_type_is_in_the_first_version(tmp_path: Path, server: ApiServer) -> None:
+    chain, key = certificate("c.example")
+    data = {"tls.crt": b64encode(chain).decode(), "tls.key": b64encode(key).decode()}
+    meta = {"name": "cert", "namespace": "default"}
+    server.put({"apiVersion": "v1", "kind": "Secret", "metadata": meta, "type": "Opaque", "data": data})
+    secured = ingress("c", [("c.example", "/", "web")])
+    secured["spec"]["tls"] = [{"hosts": ["c.example"], "secretName": "cert"}]
+    server.put(secured)
+    for _ in ("with nothing kept", "with what was kept"):
+        server.fail(0, path="metadata.name%3Dcert", delay=0.5)
+        with instance(tmp_path, server, https=f"127.0.0.1:{free_port()}") as edge:
+            found = edge.admin_json("/snapshot")["certificates"]
+            assert [one["withheld"] for one in found if "c.example" in one["names"]] == [False]
+            assert edge.stop() == 0

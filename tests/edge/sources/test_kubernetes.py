@@ -181,6 +181,65 @@ def test_a_secret_of_another_type_is_followed_by_name(server: ApiServer, follows
     one.wait(lambda: one.there() == [])
 
 
+def test_a_kept_secret_of_another_type_stays_until_it_is_compared(server: ApiServer, follows: Make) -> None:
+    kept = {
+        "": tuple(
+            (("Secret", "default", name), secret(name, kind))
+            for name, kind in (
+                ("plain", "Opaque"),
+                ("gone", "Opaque"),
+                ("unnamed", "Opaque"),
+                ("lost", "kubernetes.io/tls"),
+            )
+        )
+    }
+    server.put(secret("plain", "Opaque"))
+    server.put(secret("unnamed", "Opaque"))
+    one = follows(kept=kept)
+    loaded = {event.name for event in one.source.load()}
+    assert loaded == {"plain", "gone", "unnamed"}
+    one.source.want({("default", "plain"), ("default", "gone")})
+    first = {event.name: event.raw is not None for event in one.source.first(DEADLINE_S)}
+    assert first == {"plain": True, "gone": False, "unnamed": False}
+
+
+def test_the_first_that_is_wanted_is_waited_for(server: ApiServer, follows: Make) -> None:
+    server.put(secret("plain", "Opaque"))
+    server.fail(0, path="metadata.name", delay=0.2)
+    one = follows()
+    assert one.source.load() == []
+    one.source.want({("default", "plain")})
+    assert [event.name for event in one.source.first(DEADLINE_S)] == ["plain"]
+    assert one.source.first(0.0) == []
+
+
+def test_what_is_wanted_while_the_server_is_away_is_read_when_it_is_back(
+    server: ApiServer, follows: Make
+) -> None:
+    server.put(secret("plain", "Opaque"))
+    kept = {"": ((("Ingress", "default", "i"), b"{}"),)}
+    server.stop()
+    one = follows(kept=kept).load()
+    one.want(("default", "plain"))
+    server.start()
+    one.wait(lambda: one.there() == [("Secret", "default", "plain")])
+
+
+def test_followers_by_name_are_forgotten(server: ApiServer, follows: Make) -> None:
+    server.put(secret("plain", "Opaque"))
+    one = follows().load()
+    before = len(one.source._followers)
+    for _ in range(3):
+        one.want(("default", "plain"))
+        one.wait(lambda: len(one.there()) == 1)
+        follower = one.source._named["default", "plain"]
+        one.want()
+        one.wait(lambda: one.there() == [])
+        one.source._hear(follower, [ResourceEvent("Secret", "default", "plain", b"{}")])
+    assert len(one.source._states) == before
+    assert one.there() == [] and not one.source._pending
+
+
 def test_permissions_that_are_missing_are_named_and_the_rest_is_served(
     server: ApiServer, follows: Make
 ) -> None:
