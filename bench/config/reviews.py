@@ -1,6 +1,7 @@
 """The caller of bench/config/admission.py: connections that each ask for one review after the other.
 
-A process of its own, with plain sockets and one selector, so that it costs less than what it measures.
+A process of its own, with plain sockets and one selector, so that it costs less than what it measures. At a
+rate a call's clock starts when the call was due: one that had to wait for a free connection took that long.
 `python -m bench.config.reviews PORT PATH CONNECTIONS SECONDS RATE INGRESSES CA_FILE` prints one JSON line.
 """
 
@@ -16,6 +17,8 @@ import time
 from dataclasses import dataclass
 
 from bench.config.objects import INGRESS
+
+DRAIN_S = 10.0  # for the calls that were due at the end
 
 MANAGED = {
     "manager": "kubectl-client-side-apply",
@@ -116,11 +119,15 @@ class Caller:
 def run(
     port: int, path: str, connections: int, seconds: float, rate: float, ingresses: int, ca: str
 ) -> dict[str, object]:
-    """``rate`` 0: every connection asks again at once; else so many calls a second in all."""
+    """``rate`` 0: every connection asks again at once; else so many calls a second in all.
+
+    Errors: RuntimeError when a connection was closed.
+    """
     context = ssl.create_default_context(cafile=ca)
     context.check_hostname = False
     prepared = requests(path, ingresses)
-    selector = selectors.DefaultSelector()
+    # At a rate it must wake when a call is due: epoll only knows whole milliseconds.
+    selector: selectors.BaseSelector = selectors.SelectSelector() if rate else selectors.DefaultSelector()
     callers = []
     for _ in range(connections):
         end = context.wrap_socket(socket.create_connection(("127.0.0.1", port)))
@@ -129,33 +136,41 @@ def run(
         selector.register(end, selectors.EVENT_READ, callers[-1])
     idle = list(callers)
     laps: list[float] = []
-    wrong = turn = 0
+    wrong = turn = before_end = 0
     start = time.perf_counter()
     warm = start + 0.5
     stop = warm + seconds
-    while (now := time.perf_counter()) < stop:
-        while idle and (not rate or turn < (now - start) * rate):
+    while (now := time.perf_counter()) < stop + DRAIN_S:
+        while idle and (turn < (min(now, stop) - start) * rate if rate else now < stop):
             caller = idle.pop()
             request, caller.allowed = prepared[turn % len(prepared)]
+            caller.begun = start + turn / rate if rate else time.perf_counter()
             turn += 1
-            caller.begun = time.perf_counter()
             caller.end.send(request)
-        for key, _ in selector.select(0.001):
+        if now >= stop and len(idle) == len(callers):
+            break
+        due = start + turn / rate if rate and idle else now + 0.001
+        for key, _ in selector.select(max(0.0, min(due - time.perf_counter(), 0.001))):
             caller = key.data
             try:
-                caller.got += caller.end.recv(65536)
+                part = caller.end.recv(65536)
             except ssl.SSLWantReadError:
                 continue
+            if not part:
+                raise RuntimeError("a connection was closed")
+            caller.got += part
             head, found, body = caller.got.partition(b"\r\n\r\n")
             if not found or len(body) < int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]):
                 continue
             done = time.perf_counter()
             if caller.begun >= warm:
                 laps.append(1000 * (done - caller.begun))
+                before_end += done < stop
             wanted = b'"allowed":true' if caller.allowed else b'"allowed":false'
             wrong += wanted not in body
             caller.got = b""
             idle.append(caller)
+    owed = len(callers) - len(idle) + (max(0, int((stop - start) * rate) - turn) if rate else 0)
     for caller in callers:
         caller.end.close()
     laps.sort()
@@ -163,11 +178,12 @@ def run(
         "connections": connections,
         "rate": rate,
         "calls": len(laps),
-        "calls_per_s": round(len(laps) / seconds),
+        "calls_per_s": round(before_end / seconds),
         "p50_ms": round(statistics.median(laps), 2),
         "p99_ms": round(laps[int(len(laps) * 0.99)], 2),
         "max_ms": round(laps[-1], 2),
         "wrong": wrong,
+        "unanswered": owed,
     }
 
 
