@@ -39,7 +39,7 @@ GOALS = {
     "idle_percent.controller": 0.5,
     "controller_mb": 250.0,
 }
-WRITERS = 8  # threads that write objects, each on a connection of its own
+WRITERS = 16  # threads that write objects, each on a connection of its own
 RATE = 200
 RATE_SHARE = 0.9  # of it must be reached, else the figures are of another load
 QUIET_S = 0.4  # without an answer from it, an endpoint is gone
