@@ -90,6 +90,19 @@ def test_made_announced_and_left_alone(world: World) -> None:
     run(story)
 
 
+def test_every_entry_of_ours_is_announced(world: World) -> None:
+    """The manifests have one that may fail closed, and one that never does."""
+    ours = [{"name": name, "clientConfig": {"service": dict(SERVICE)}} for name in ("objects", "classes")]
+    world.server.put({**CONFIGURATION, "webhooks": ours})
+
+    async def story() -> None:
+        await world.tender.tend()
+        made = world.stored()
+        assert world.announced() == [(made.bundle, f"/validate/{made.token}")] * 2
+
+    run(story)
+
+
 def test_a_renewal_is_trusted_before_it_is_served(world: World) -> None:
     async def story() -> None:
         await world.tender.tend()
