@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import time
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +61,11 @@ LARGE = 100  # changed objects; more are compiled in a thread, so that probes ar
 
 class Hopeless(EdgeError):
     """Starting again would not help: an option that cannot be met."""
+
+
+def takes_long(changed: AbstractSet[Key]) -> bool:
+    """Say whether the next model does, so that a thread makes it: with a class all its Ingresses are read."""
+    return len(changed) > LARGE or any(key[0] == "IngressClass" for key in changed)
 
 
 class Controller:
@@ -162,6 +169,7 @@ class Controller:
         while not load.done():
             either: set[asyncio.Future[Any]] = {load, self._link.gone}
             await asyncio.wait(either, timeout=WAITING_S, return_when=asyncio.FIRST_COMPLETED)
+            gc.collect(0)  # it is off until we serve, and each request that fails leaves a cycle
             if not load.done() and self._source.diagnostics != said:
                 said = self.view.diagnostics = self._source.diagnostics
                 say(f"waiting for {self._source.name}: {'; '.join(one.message for one in said)}")
@@ -390,7 +398,7 @@ class Controller:
         self._version += 1
         version = self._version
         self._slots.release(self._served)  # here and not when it is heard: a thread may be compiling then
-        if len(self._changed) > LARGE or self._builder is None:
+        if self._builder is None or takes_long(self._changed):
             self.view.model_rests.clear()
             try:
                 model, snapshot = await asyncio.to_thread(self._compile, version)

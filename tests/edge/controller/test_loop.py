@@ -1,0 +1,59 @@
+"""The controller's loop where it could hold up others: what a thread does, and what a long wait leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+import weakref
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from edge.controller import loop
+from edge.controller.loop import LARGE, Controller, takes_long
+from edge.resources.store import Key, ResourceEvent
+
+
+def keys(kind: str, count: int) -> set[Key]:
+    return {(kind, "default", f"one-{number}") for number in range(count)}
+
+
+def test_many_changes_are_a_threads_and_so_is_one_class() -> None:
+    assert not takes_long(keys("Ingress", LARGE))
+    assert takes_long(keys("Ingress", LARGE + 1))
+    assert takes_long(keys("Ingress", 1) | keys("IngressClass", 1))
+
+
+class Failure:
+    """What a request that fails leaves: something that names itself."""
+
+    def __init__(self) -> None:
+        self.context = self
+
+
+def test_a_wait_for_the_source_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "WAITING_S", 0.01)
+    gone = threading.Event()
+
+    def load() -> list[ResourceEvent]:
+        left = weakref.ref(Failure(), lambda _: gone.set())
+        deadline = time.monotonic() + 10
+        while left() is not None and time.monotonic() < deadline:
+            gone.wait(0.01)
+        return []
+
+    async def wait() -> None:
+        link = SimpleNamespace(gone=asyncio.get_running_loop().create_future())
+        source = SimpleNamespace(load=load, diagnostics=(), name="an API server")
+        waiting: Any = SimpleNamespace(_source=source, _link=link)
+        assert await Controller._loaded(cast(Controller, waiting)) == []
+
+    gc.disable()
+    try:
+        asyncio.run(wait())
+    finally:
+        gc.enable()
+    assert gone.is_set()
