@@ -36,7 +36,7 @@ GOALS = {
     "ingress_ms.p50": 50.0,
     "ingress_ms.p99": 150.0,
     "endpoint_gone_ms.p99": 100.0,
-    "idle_percent.controller": 0.5,
+    "idle_percent.all": 0.5,
     "controller_mb": 250.0,
 }
 WRITERS = 16  # threads that write objects, each on a connection of its own
