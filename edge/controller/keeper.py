@@ -219,10 +219,10 @@ class Keeper:
             while True:
                 await _within(self._wake, LOOK_S)
                 self._wake.clear()
-                if self._pending is None and self._is_lost():
-                    self._pending = self._again
-                if self._pending is None:
+                if self._pending is None and not await asyncio.to_thread(self._is_lost):
                     continue
+                if self._pending is None:
+                    self._pending = self._again
                 began = time.monotonic()
                 await self._write()
                 took = time.monotonic() - began

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -373,6 +374,22 @@ def test_a_file_that_was_taken_away_is_written_again(tmp_path: Path) -> None:
 
     running(tmp_path, story)
     assert list(make(tmp_path).recover().files) == ["web.yaml"]
+
+
+def test_a_disk_that_hangs_holds_up_no_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look whether the file is still there is a thread's."""
+    looked: list[int] = []
+
+    def is_lost(_: Keeper) -> bool:
+        looked.append(threading.get_ident())
+        return False
+
+    async def story(_: Keeper) -> None:
+        await until(lambda: len(looked) > 1)
+
+    monkeypatch.setattr(Keeper, "_is_lost", is_lost)
+    running(tmp_path, story)
+    assert threading.get_ident() not in looked
 
 
 def test_a_state_that_is_served_for_a_lost_source_keeps_its_time(tmp_path: Path) -> None:
