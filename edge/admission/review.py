@@ -172,13 +172,13 @@ def _head(raw: bytes) -> tuple[_Head, _Metadata]:
     """Read no more of an object than says which one it is."""
     try:
         head = msgspec.json.decode(raw, type=_Head)
-    except msgspec.ValidationError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:  # of text, that it was passed over unread
         raise Malformed("request.object is no object") from error
     except RecursionError as error:
         raise Malformed("request.object is nested too deep") from error
     try:
         return head, msgspec.json.decode(head.metadata, type=_Metadata)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return head, _Metadata()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import json
 from pathlib import Path
@@ -121,6 +122,15 @@ def test_what_no_api_server_sends_is_malformed(judge: Judge, change: dict[str, A
         assert ask(judge, asked)["allowed"] is False
     except Malformed as error:
         assert str(error).isascii() and str(error).isprintable()
+
+
+@pytest.mark.parametrize("field", ["kind", "metadata"])
+def test_an_object_that_is_no_text_is_malformed_or_refused(judge: Judge, field: str) -> None:
+    asked = review(copy.deepcopy(BAD))
+    asked["request"]["object"][field] = "MARK" if field == "kind" else {"name": "MARK"}
+    body = json.dumps(asked).encode().replace(b"MARK", b"\xff")
+    with contextlib.suppress(Malformed):
+        assert read(body, scope_of(Options())).problem is not None
 
 
 def test_who_is_not_watched_is_not_judged(judge: Judge) -> None:
