@@ -105,13 +105,26 @@ static void step(struct edge_builder *builder, struct world *world)
     }
 }
 
+/* Each is found without a walk over its host's, which would be quadratic when many go. */
+static uint32_t misplaced(const struct edge_builder *builder)
+{
+    uint32_t wrong = 0;
+
+    for (uint32_t slot = 0; slot < builder->route_slots; slot++) {
+        const struct route *route = builder->routes[slot];
+        wrong += route != NULL &&
+                 (route->place >= route->host->count || route->host->routes[route->place] != route);
+    }
+    return wrong;
+}
+
 static void test_any_way_to_the_same_objects(void)
 {
     static struct world world;
     struct edge_build_options options = {.kind = EDGE_IMAGE_FULL, .version = 1};
     struct edge_builder *builder;
     struct edge_error err = {0};
-    uint32_t same = 0, turns = 400;
+    uint32_t same = 0, turns = 400, wrong = 0;
 
     IS(edge_builder_open(&builder), EDGE_OK, "a builder");
     for (uint32_t i = 0; i < 2; i++) {
@@ -122,11 +135,14 @@ static void test_any_way_to_the_same_objects(void)
         struct edge_image kept = {0}, fresh;
         for (uint32_t i = chance(12); i > 0; i--)
             step(builder, &world);
+        wrong += misplaced(builder);
         fresh = from_nothing(&world);
         if (edge_builder_image(builder, &options, &kept, &err) == EDGE_OK)
             same += kept.size == fresh.size && memcmp(kept.bytes, fresh.bytes, kept.size) == 0;
         edge_image_free(&fresh);
+        wrong += misplaced(builder);
     }
+    IS(wrong, 0, "each route knows its place");
     IS(same, turns, "%u of %u images are the bytes of a build from nothing", same, turns);
     for (uint32_t slot = 0; slot < SLOTS; slot++)
         edge_builder_drop(builder, EDGE_FRAGMENT_ROUTE, slot);
