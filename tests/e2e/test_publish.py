@@ -19,17 +19,19 @@ from tests.fakes.client import Client
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 HOST = "a.example.com"
-PUBLISHES = 1000
+LONG = bool(os.environ.get("EDGE_LONG"))
+PUBLISHES = 1000 if LONG else 400
 INTERVAL_S = 0.05
-HELD, HELD_S = 50, 60
+HELD, HELD_S = 50, 60 if LONG else 25
+LATE_MAX_S = 1.0
 RATE, CONNECTIONS = 500, 32
 PATIENT = {"nginx.ingress.kubernetes.io/proxy-read-timeout": "120"}
 MIB = 1 << 20
-LOOPS = ["uring", "epoll"] if os.environ.get("EDGE_LONG") else ["auto"]
+LOOPS = ["uring", "epoll"] if LONG else ["auto"]
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_a_thousand_publishes_under_traffic(tmp_path: Path, loop: str) -> None:
+def test_many_publishes_under_traffic(tmp_path: Path, loop: str) -> None:
     config = tmp_path / "config"
     config.mkdir()
     seconds = PUBLISHES * INTERVAL_S
@@ -61,7 +63,7 @@ def test_a_thousand_publishes_under_traffic(tmp_path: Path, loop: str) -> None:
     assert result["requests"] >= 0.95 * RATE * (seconds + 4), result
     assert not result["errors"] + result["closed"] + result["unanswered"], result
     assert patches >= PUBLISHES / 2, f"{patches:.0f} of {PUBLISHES} publishes were patches"
-    assert late < INTERVAL_S * PUBLISHES / 50, f"the last publish was {late:.1f} s behind its time"
+    assert late < LATE_MAX_S, f"the last publish was {late:.1f} s behind its time"
     delays.sort()
     assert delays[-1] < 2, f"slowest publish took {delays[-1]:.3f} s"
     assert delays[len(delays) // 2] < 0.1, f"median publish took {delays[len(delays) // 2]:.3f} s"

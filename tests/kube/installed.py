@@ -94,12 +94,12 @@ class Installed:
     ) -> None:
         """Wait until every node answers so."""
         for node in nodes or self.kube.nodes:
-            wait_for(
-                f"{host}{path} is {wanted} on {node.name}",
-                lambda node=node: self.status(node, host, path) == wanted,
-                seconds,
-                0.02,
-            )
+            what = f"{host}{path} is {wanted} on {node.name}"
+            try:
+                wait_for(what, lambda node=node: self.status(node, host, path) == wanted, seconds, 0.02)
+            except AssertionError as error:
+                status, told = self.status(node, host, path), self.admin(node, "/diagnostics").text
+                raise AssertionError(f"{error}; it is {status}; diagnostics: {told[-3000:]}") from error
 
     def certificate(self, node: Node, name: str) -> bytes:
         """Shape: the DER that a node shows for a server name."""

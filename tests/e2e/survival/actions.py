@@ -20,6 +20,7 @@ from tests.e2e.lab import wait_for
 from tests.e2e.survival.stage import Stage, wait_end, watched
 from tests.e2e.survival.traffic import PORT, TLS_PORT, Event, connections_of_node
 
+TCP_LISTEN = 10  # the state's number, net/tcp_states.h
 ACCEPT_S = 0.05  # a connection opened this long before the list may have been accepted just after it
 
 
@@ -219,13 +220,22 @@ def power_cut(stage: Stage, _number: int) -> tuple[Death, Outage]:
         watches = [stack.enter_context(watched(pid)) for pid in pids]
         for watch in watches:
             signal.pidfd_send_signal(watch, signal.SIGKILL)
-        died = max(wait_end(watch, "a process") for watch in watches)
+        for watch in watches:
+            wait_end(watch, "a process")
+    # A ring gives its files back a little after its process has ended, listening sockets too.
+    wait_for("no listening socket is left", lambda: not listening(stage), 5, 0.001)
+    died = time.monotonic()
     edge.process.poll()
     ports = frozenset(
         one.peer for one in connections if one.own in (PORT, TLS_PORT)
     )  # queues go with the sockets
     come_up_without_source(stage)
     return Death(listed, died, ports, False), Outage(listed, time.monotonic())
+
+
+def listening(stage: Stage) -> bool:
+    """Tell whether the kernel still queues connections for us."""
+    return any(one.own in (PORT, TLS_PORT) for one in connections_of_node(stage.lab, 1 << TCP_LISTEN))
 
 
 def come_up_without_source(stage: Stage) -> None:
