@@ -102,6 +102,7 @@ class Controller:
         self._running_keys: dict[bytes, bytes] = {}  # by chain
         self._accepted = Accepted()
         self._unkept: set[Key] = set()  # changed since the last version that was accepted
+        self._behind = False  # what we know is older than what runs, and the source is away
         link.on_reread = lambda: self._source.reread()
         link.on_serving = self._slots_free
         link.on_drain = self._drain
@@ -158,7 +159,10 @@ class Controller:
             self._reporter.seen(self._store.all_keys())
         if self._source.lost_since is not None:
             known = f"{len(self._store)} objects accepted until {moment(recovered.written)}"
+            self._behind = self._keeper.version < self._link.state.committed
             text = f"{self._source.name} is away or empty: {known} are served"
+            if self._behind:
+                text = f"{self._source.name} is away: what runs is newer than {known}, and goes on as it is"
             say(text)
             self._link.state.note("source", text)
 
@@ -377,6 +381,11 @@ class Controller:
 
         Errors: Hopeless. Others are kept in the view, and tried again later.
         """
+        if self._behind and self._source.lost_since is not None:
+            # The state is written behind the publishes: it may not know what runs.
+            self.view.diagnostics, self.view.lost_since = self._source.diagnostics, self._source.lost_since
+            return
+        self._behind = False
         try:
             for _ in range(REFUSED_MAX):
                 if await self._try():

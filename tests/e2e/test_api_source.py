@@ -79,7 +79,26 @@ def test_away_while_it_runs_and_over_a_start(tmp_path: Path, server: ApiServer) 
         server.start()
         wait_for("what was deleted is gone", lambda: statuses(edge, "abc") == [404, 200, 200])
         wait_for("no finding", lambda: reasons(edge) == [])
-        assert edge.admin_json("/diagnostics")["source"]["lost_since"] is None
+        wait_for("it is there", lambda: edge.admin_json("/diagnostics")["source"]["lost_since"] is None)
+        assert edge.stop() == 0
+
+
+def test_what_runs_is_newer_than_what_was_written_and_goes_on(tmp_path: Path, server: ApiServer) -> None:
+    with instance(tmp_path, server) as edge:
+        for name in "cdef":  # the state is written once a second: of the last ones it knows nothing
+            server.put(ingress(name, [(f"{name}.example", "/", "web")]))
+            wait_for(f"host {name}", lambda name=name: statuses(edge, name) == [200], 20, 0.001)
+        server.stop()
+        os.kill(edge.pid("edge-controller"), signal.SIGKILL)
+        wait_for("the next controller", lambda: edge.metrics()['edge_restarts_total{process="controller"}'])
+        wait_for("its finding", lambda: edge.ready() and reasons(edge) == ["Unreachable"])
+        for _ in range(300):  # it would publish what it knows about now
+            assert statuses(edge, "abcdef") == [200] * 6
+        assert "is newer than" in edge.lines()
+        server.remove("Ingress", "default", "a")
+        server.start()
+        wait_for("what was deleted is gone", lambda: statuses(edge, "abcdef") == [404, *[200] * 5])
+        wait_for("no finding", lambda: reasons(edge) == [])
         assert edge.stop() == 0
 
 
