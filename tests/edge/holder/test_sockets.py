@@ -17,6 +17,14 @@ def test_members_share_one_port() -> None:
         member.close()
 
 
+def test_who_waits_in_the_queue_is_answered_without_delay() -> None:
+    (member,) = open_members("127.0.0.1", 0, 1)
+    with member, socket.create_connection(member.getsockname()[:2]):
+        waiting, _ = member.accept()  # before any data plane has seen the socket
+        with waiting:
+            assert waiting.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_a_port_of_another_process_is_refused_even_with_reuse() -> None:
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
