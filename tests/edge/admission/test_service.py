@@ -136,6 +136,7 @@ def test_an_api_server_that_is_away_takes_nothing_away(
     asyncio.run(story())
 
 
+@pytest.mark.slow
 def test_a_successor_gets_the_new_calls(server: ApiServer, tmp_path: Path) -> None:
     """Two processes that share a socket: the one that leaves answers what it has, and refuses nobody."""
 
@@ -163,6 +164,7 @@ def test_a_successor_gets_the_new_calls(server: ApiServer, tmp_path: Path) -> No
     asyncio.run(story())
 
 
+@pytest.mark.slow
 def test_who_has_not_read_the_objects_leaves_calls_to_who_has(
     server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

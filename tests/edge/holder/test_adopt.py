@@ -197,6 +197,7 @@ def test_the_offer_of_the_controller_is_taken(
     assert not more_than(before + pipes)
 
 
+@pytest.mark.slow
 def test_strangers_and_halves_are_not_adopted(
     tmp_path: Path,
     control: socket.socket,

@@ -291,6 +291,7 @@ def test_asked_to_list_again(server: ApiServer, listen: Callable[..., Listener])
     assert len(one.told) == 1
 
 
+@pytest.mark.slow
 def test_asked_to_list_again_while_a_watch_connects(
     server: ApiServer, listen: Callable[..., Listener]
 ) -> None:
@@ -302,6 +303,7 @@ def test_asked_to_list_again_while_a_watch_connects(
     soon(lambda: sum("limit=" in path for _, path in server.requests) == 2)
 
 
+@pytest.mark.slow
 def test_a_watch_that_fails_where_lists_work_backs_off(
     server: ApiServer, listen: Callable[..., Listener], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -410,6 +412,7 @@ def test_ballast_is_cut_off() -> None:
     assert b"last-applied" not in trim(INGRESSES, kubectl).raw
 
 
+@pytest.mark.slow
 def test_a_server_that_ends_every_watch_is_not_asked_without_rest(
     server: ApiServer, listen: Callable[..., Listener], monkeypatch: pytest.MonkeyPatch
 ) -> None:
