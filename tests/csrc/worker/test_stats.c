@@ -1,6 +1,7 @@
 /* Lanes and their owners: who lives keeps its books, who died has them closed once, by anybody.
  *
- * links: snapshot/stats.c base/error.c */
+ * links: snapshot/stats.c base/error.c
+ * marks: slow */
 #define _GNU_SOURCE
 #include "worker/stats.c"
 

@@ -29,6 +29,8 @@ from tests.edge.admission.world import (
     trusting,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def view(tmp_path: Path) -> View:
@@ -163,7 +165,6 @@ def test_strangers_make_way(view: View, monkeypatch: pytest.MonkeyPatch) -> None
     asyncio.run(story())
 
 
-@pytest.mark.slow
 def test_strangers_are_taken_at_a_pace(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their handshakes run in the loop that publishes; they wait in the queue, and so does who is known."""
     monkeypatch.setattr(server, "ACCEPTED_A_SECOND", 50, raising=False)

@@ -21,6 +21,8 @@ from tests.edge.admission.test_secret import CONFIGURATION, KIND
 from tests.edge.admission.world import SERVICE, Client, call, ingress, make_view, review
 from tests.fakes.apiserver import ApiServer
 
+pytestmark = pytest.mark.slow
+
 NAME = "xdp-edge-webhook.xdp-edge.svc"
 
 
@@ -136,7 +138,6 @@ def test_an_api_server_that_is_away_takes_nothing_away(
     asyncio.run(story())
 
 
-@pytest.mark.slow
 def test_a_successor_gets_the_new_calls(server: ApiServer, tmp_path: Path) -> None:
     """Two processes that share a socket: the one that leaves answers what it has, and refuses nobody."""
 
@@ -164,7 +165,6 @@ def test_a_successor_gets_the_new_calls(server: ApiServer, tmp_path: Path) -> No
     asyncio.run(story())
 
 
-@pytest.mark.slow
 def test_who_has_not_read_the_objects_leaves_calls_to_who_has(
     server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,8 @@ from edge.sources.follow import Follower, State
 from edge.sources.objects import BASE64_MAX, ENDPOINT_SLICES, INGRESSES, SECRETS, SERVICES, trim
 from tests.fakes.apiserver import ApiServer, Object
 
+pytestmark = pytest.mark.slow
+
 DEADLINE_S = 10.0
 
 
@@ -291,7 +293,6 @@ def test_asked_to_list_again(server: ApiServer, listen: Callable[..., Listener])
     assert len(one.told) == 1
 
 
-@pytest.mark.slow
 def test_asked_to_list_again_while_a_watch_connects(
     server: ApiServer, listen: Callable[..., Listener]
 ) -> None:
@@ -303,7 +304,6 @@ def test_asked_to_list_again_while_a_watch_connects(
     soon(lambda: sum("limit=" in path for _, path in server.requests) == 2)
 
 
-@pytest.mark.slow
 def test_a_watch_that_fails_where_lists_work_backs_off(
     server: ApiServer, listen: Callable[..., Listener], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -412,7 +412,6 @@ def test_ballast_is_cut_off() -> None:
     assert b"last-applied" not in trim(INGRESSES, kubectl).raw
 
 
-@pytest.mark.slow
 def test_a_server_that_ends_every_watch_is_not_asked_without_rest(
     server: ApiServer, listen: Callable[..., Listener], monkeypatch: pytest.MonkeyPatch
 ) -> None:

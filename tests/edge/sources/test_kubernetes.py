@@ -21,6 +21,8 @@ from edge.sources.api import Api
 from edge.sources.kubernetes import KubernetesSource
 from tests.fakes.apiserver import ApiServer, Object
 
+pytestmark = pytest.mark.slow
+
 DEADLINE_S = 10.0
 OPTIONS = Options(kubernetes=True)
 
