@@ -228,6 +228,8 @@ class Api:
         with self._lock:
             if self._access is not None and self._access is not old:
                 return self._access
+            # Before they are read: a file that is replaced meanwhile must be read again.
+            signatures = {path: _signature(path) for path, _ in (old.files if old is not None else ())}
             try:
                 configuration, paths = self._read()
                 configuration.retries = False
@@ -238,7 +240,8 @@ class Api:
                     return old  # half written: what we have may still do
                 text = f"{self.describe} cannot be used: {' '.join(str(error).split())}"
                 raise ApiError(0, "Configuration", text) from error
-            self._access = _Access(configuration, client, tuple((path, _signature(path)) for path in paths))
+            files = tuple((path, signatures.get(path) or _signature(path)) for path in paths)
+            self._access = _Access(configuration, client, files)
             return self._access
 
 

@@ -7,6 +7,7 @@ import gc
 import threading
 import time
 import weakref
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -57,3 +58,29 @@ def test_a_wait_for_the_source_leaves_nothing_behind(monkeypatch: pytest.MonkeyP
     finally:
         gc.enable()
     assert gone.is_set()
+
+
+def test_what_the_source_says_of_itself_is_published_with_a_quiet_change_too() -> None:
+    lost, well = ("lost",), ()
+    quiet = ResourceEvent("Node", "", "n1", {}, quiet=True)
+    seen: list[tuple[str, ...]] = []
+
+    async def watch() -> AsyncIterator[list[ResourceEvent]]:
+        for source.diagnostics, batch in ((lost, []), (lost, [quiet]), (well, [quiet]), (well, [quiet])):
+            yield batch
+
+    async def publish() -> None:
+        seen.append(source.diagnostics)
+
+    source: Any = SimpleNamespace(watch=watch, diagnostics=())
+    controller: Any = SimpleNamespace(
+        _source=source,
+        _busy=asyncio.Lock(),
+        _store=SimpleNamespace(apply=lambda batch: frozenset(event.key for event in batch)),
+        _take=lambda changed: None,
+        _reporter=None,
+        _link=SimpleNamespace(state=SimpleNamespace(draining=False)),
+        _publish=publish,
+    )
+    asyncio.run(Controller._watch(cast(Controller, controller)))
+    assert seen == [lost, well]
