@@ -6,10 +6,12 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edge.errors import ApiError, SourceError
+from edge.sources import api as api_module
 from edge.sources.api import MERGE_PATCH, Api
 from tests.fakes.apiserver import ApiServer
 
@@ -152,6 +154,29 @@ def test_an_authority_that_does_not_fit_is_named(tmp_path: Path, monkeypatch: py
         with pytest.raises(ApiError, match="certificate is not accepted"):
             api.request("GET", SERVICES)
         api.close()
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_read_again(
+    server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = Path(server.kubeconfig(tmp_path))
+    right = file.read_text()
+    wrong = right.replace(server.url, "http://127.0.0.1:1/")  # nobody listens there
+    load: Any = vars(api_module)["load_kube_config"]
+
+    def load_slowly(**options: Any) -> None:
+        load(**options)
+        if file.read_text() != right:
+            file.write_text(right)
+
+    monkeypatch.setattr(api_module, "load_kube_config", load_slowly)
+    api = Api.by_kubeconfig(str(file))
+    api.request("GET", SERVICES)
+    file.write_text(wrong)
+    with pytest.raises(ApiError, match="refused"):
+        api.request("GET", SERVICES)
+    api.request("GET", SERVICES)
+    api.close()
 
 
 def test_no_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
