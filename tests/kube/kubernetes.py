@@ -147,11 +147,11 @@ class Kubernetes:
         good = [n for n in nodes if condition(n, "Ready") == "True" and not n["spec"].get("taints")]
         return len(good) == self.count
 
-    def has_account(self) -> bool:
+    def has_account(self, namespace: str = "default") -> bool:
         """Say whether Pods can be made: they need a service account and the CA's ConfigMap."""
         with contextlib.suppress(KubeError):
-            self.api.get("v1", "ServiceAccount", "default", "default")
-            self.api.get("v1", "ConfigMap", "kube-root-ca.crt", "default")
+            self.api.get("v1", "ServiceAccount", "default", namespace)
+            self.api.get("v1", "ConfigMap", "kube-root-ca.crt", namespace)
             return True
         return False
 

@@ -38,7 +38,9 @@ def pod(name: str, node: str) -> Object:
 @pytest.fixture
 def story(kube: Kubernetes) -> Iterator[None]:
     node = kube.nodes[0].name
-    kube.api.apply([namespace(HERE), *(pod(f"edge-{letter}", node) for letter in "abc")])
+    kube.api.apply([namespace(HERE)])
+    kube.wait("Pods can be made", lambda: kube.has_account(HERE))
+    kube.api.apply([*(pod(f"edge-{letter}", node) for letter in "abc")])
     kube.api.apply([deployment("web", HERE), service("web", HERE)])
     kube.ready_pods(HERE, f"app.kubernetes.io/name={CLASS}", 3)
     yield
