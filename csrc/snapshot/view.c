@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 
 #include "base/error.h"
+#include "base/huge.h"
 
 struct snapshot_mapping {
     const uint8_t *bytes;
@@ -21,37 +22,14 @@ struct snapshot_mapping {
     uint32_t views; /* that hold it */
 };
 
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
-#define HUGE_PAGE (UINT64_C(2) << 20)
-
-/* A large image is read at random: with small pages every read would miss the TLB too. So it is put
- * at a multiple of a huge page, and the kernel (6.1 and later) is asked to make huge ones of it,
- * which costs some milliseconds here and is no harm where it cannot. */
+/* Large images in huge pages: some milliseconds here, on the thread that prepares. */
 static void *map(int fd, uint64_t size)
 {
-    uint8_t *room, *at;
-    void *memory;
-
     /* Kernels before 6.7 refuse MAP_SHARED of what is sealed against writing. */
-    if (size < HUGE_PAGE)
-        return mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
-    size = (size + 4095) & ~UINT64_C(4095);
-    room = mmap(NULL, size + HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (room == MAP_FAILED)
-        return room;
-    at = (uint8_t *)(((uintptr_t)room + HUGE_PAGE - 1) & ~(uintptr_t)(HUGE_PAGE - 1));
-    memory = mmap(at, size, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, 0);
-    if (memory == MAP_FAILED) {
-        munmap(room, size + HUGE_PAGE);
-        return memory;
-    }
-    if (at > room)
-        munmap(room, (size_t)(at - room));
-    if (at < room + HUGE_PAGE)
-        munmap(at + size, (size_t)(room + HUGE_PAGE - at));
-    madvise(memory, size & ~(HUGE_PAGE - 1), MADV_COLLAPSE);
+    void *memory = huge_map(fd, size, PROT_READ, MAP_PRIVATE);
+
+    if (memory != MAP_FAILED)
+        huge_collapse(memory, size & ~(HUGE_PAGE - 1));
     return memory;
 }
 

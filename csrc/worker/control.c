@@ -122,6 +122,14 @@ static void unstage(struct control *control, struct staged *staged)
     free(staged);
 }
 
+/* Slots are given from 0 on, so there are hardly more in use than routes. */
+static void gather_cells(const struct runtime *runtime, const struct image *image)
+{
+    for (uint32_t i = 0; i < runtime->worker_count; i++)
+        stats_gather(&runtime->stats, runtime->config->lane_first + i,
+                     image->count[EDGE_SECTION_ROUTE]);
+}
+
 static void take_image(struct control *control)
 {
     uint64_t version = message_number(&control->message, "version", 0);
@@ -163,6 +171,8 @@ static void take_image(struct control *control)
     }
     say(control, text,
         snprintf(text, sizeof text, "prepared version=%llu", (unsigned long long)version));
+    if (kind != EDGE_IMAGE_PATCH)
+        gather_cells(control->runtime, &edition->view->image);
 }
 
 /* Publish a prepared version; what was prepared before it will not be committed any more. */

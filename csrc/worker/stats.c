@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/huge.h"
 
 #define CLAIM_TRIES 200 /* of 10 ms: a killed owner is gone when its exit is through */
 
@@ -27,7 +28,7 @@ int stats_map(struct stats *stats, int fd, struct edge_error *err)
     if ((uint64_t)status.st_size < sizeof(struct edge_stats_header))
         return error_set(err, EDGE_ERR_TRUNCATED, "the stats memory has no header");
     void *bytes =
-        mmap(0, (size_t)status.st_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+        huge_map(fd, (uint64_t)status.st_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE);
     if (bytes == MAP_FAILED)
         return error_system(err, errno, "mmap of the stats memory");
     stats->bytes = bytes;
@@ -67,6 +68,18 @@ struct edge_upstream_cell *stats_upstream_cells(const struct stats *stats, uint3
     return (struct edge_upstream_cell *)(void *)(stats->bytes +
                                                  stats->header->upstream_cells_offset) +
            (uint64_t)lane * EDGE_UPSTREAM_SLOTS;
+}
+
+void stats_gather(const struct stats *stats, uint32_t lane, uint32_t slots)
+{
+    uint8_t *cells = (uint8_t *)stats_route_cells(stats, lane);
+    uint64_t start = (uint64_t)(cells - stats->bytes);
+    uint64_t end = start + slots * sizeof(struct edge_route_cell) + HUGE_PAGE / 2;
+
+    start -= start % HUGE_PAGE;
+    end -= end % HUGE_PAGE;
+    if (start < end && end <= stats->size)
+        huge_collapse(stats->bytes + start, end - start);
 }
 
 /* Only cells that somebody wrote: reading a hole would give it memory. */

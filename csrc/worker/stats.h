@@ -19,6 +19,9 @@ void stats_unmap(struct stats *stats);
 struct edge_lane *stats_lane(const struct stats *stats, uint32_t lane);
 struct edge_route_cell *stats_route_cells(const struct stats *stats, uint32_t lane);
 struct edge_upstream_cell *stats_upstream_cells(const struct stats *stats, uint32_t lane);
+/* Pages that the cells of route slots below `slots` fill by half become huge ones. May be called
+ * while the lane's worker counts: it then waits for its page, once. */
+void stats_gather(const struct stats *stats, uint32_t lane, uint32_t slots);
 /* These lanes become ours; what was open in them is counted as lost, and nothing is in flight. */
 int stats_claim(const struct stats *stats, uint32_t first, uint32_t count, struct edge_error *err);
 /* The same for the lanes, other than ours, whose owners are gone. */

@@ -1,6 +1,6 @@
 /* Lanes and their owners: who lives keeps its books, who died has them closed once, by anybody.
  *
- * links: snapshot/stats.c base/error.c
+ * links: snapshot/stats.c base/error.c base/huge.c
  * marks: slow */
 #define _GNU_SOURCE
 #include "worker/stats.c"
@@ -62,8 +62,41 @@ static void end(pid_t child)
     waitpid(child, 0, 0);
 }
 
+static uint64_t bytes_taken(int fd)
+{
+    struct stat status;
+    OK(fstat(fd, &status) == 0, "its size");
+    return (uint64_t)status.st_blocks * 512;
+}
+
+static void gathers_cells_of_many_routes_alone(void)
+{
+    int fd = memory_of(2);
+    struct stats stats;
+    struct edge_error err;
+    IS(stats_map(&stats, fd, &err), EDGE_OK, "mapped");
+    struct edge_route_cell *cells = stats_route_cells(&stats, 1);
+    cells[0].requests = 7;
+    cells[20000].requests = 8;
+    cells[131071].requests = 9;
+    uint64_t before = bytes_taken(fd);
+    stats_gather(&stats, 1, 100);
+    IS(bytes_taken(fd), before, "few routes take what they took");
+    stats_gather(&stats, 1, 131072);
+    stats_gather(&stats, 1, 131072);
+    OK(bytes_taken(fd) >= 3 * HUGE_PAGE, "cells of many routes are in huge pages");
+    IS(cells[0].requests, 7, "the first counts on");
+    IS(cells[20000].requests, 8, "one between, too");
+    IS(cells[131071].requests, 9, "and the last");
+    stats_gather(&stats, 0, 30000);
+    IS(stats_route_cells(&stats, 0)->requests, 0, "others are empty");
+    stats_unmap(&stats);
+    close(fd);
+}
+
 int main(void)
 {
+    gathers_cells_of_many_routes_alone();
     int fd = memory_of(4), told;
     struct stats stats;
     struct edge_error err;
