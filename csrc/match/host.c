@@ -153,6 +153,12 @@ static bool is_name(const struct host_name *name, const char *text)
     return tail == name->tail;
 }
 
+void host_expect(const struct image *image, const struct edge_image_table *table,
+                 const struct host_name *name)
+{
+    __builtin_prefetch(&image->host_entries[table->first_entry + (name->hash & table->mask)]);
+}
+
 /* All tables: the check made sure that there is an empty bucket to stop at. */
 static int32_t find_whole(const struct image *image, const struct edge_image_table *table,
                           const struct host_name *name)

@@ -24,6 +24,10 @@ enum host_result {
 /* Names longer than any host name can be become empty: only "any host" may take them. */
 enum host_result host_normalise(struct slice written, struct host_name *out);
 
+/* Ask for the bucket of a name's own entry. */
+void host_expect(const struct image *image, const struct edge_image_table *table,
+                 const struct host_name *name);
+
 /* The host entries that a name may mean, the most specific first: exact, one-label wildcard, suffix
  * wildcards, any host. */
 struct host_search {

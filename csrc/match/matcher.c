@@ -52,6 +52,14 @@ static int32_t route_for(const struct image *image, const struct edge_image_tabl
     return -1;
 }
 
+void match_expect(const struct image *image, uint32_t listener, struct slice host)
+{
+    struct host_name name;
+
+    if (host_normalise(host, &name) == HOST_OK)
+        host_expect(image, host_table(image, listener), &name);
+}
+
 int32_t match_route(const struct image *image, uint32_t listener,
                     const struct match_request *request)
 {

@@ -24,6 +24,10 @@ struct match_request {
 /* Index of the listener with that slot, -1: the image does not have it. */
 int32_t match_listener(const struct image *image, uint32_t slot);
 
+/* Ask for the memory that match_route() will read first, where other work comes before it: of many
+ * hosts it comes from far. */
+void match_expect(const struct image *image, uint32_t listener, struct slice host);
+
 /* Index in ROUTE, -1: no route (answer 404). listener: index, not slot.
  *
  * The most specific host decides alone, unless its routes let what none of them matches fall
