@@ -1,6 +1,7 @@
 /* Views: patches on images, shared mappings, refusals.
  *
- * links: base/error.c base/huge.c base/hash.c snapshot/build.c snapshot/builder.c snapshot/build_hosts.c
+ * links: base/error.c base/huge.c base/hash.c snapshot/build.c snapshot/builder.c
+ *  snapshot/build_hosts.c
  *  snapshot/build_names.c snapshot/build_paths.c snapshot/build_routes.c
  *  snapshot/build_upstreams.c snapshot/atoms.c snapshot/check.c
  *  snapshot/check_names.c snapshot/check_paths.c snapshot/check_routes.c snapshot/image.c
