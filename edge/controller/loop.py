@@ -54,6 +54,7 @@ ALIVE_S = 5.0  # between two signs of life
 RETRY_S = 1.0
 RETRY_MAX_S = 30.0
 REST_MAX_S = 0.2
+LULL_S = 0.05  # without a publish, before what can wait is done
 LEASE_BACK_S = 3.0  # for the leader's Lease to be given back; it ends by itself else
 WAITING_S = 1.0  # between two looks at a source that is not there yet
 LARGE = 100  # changed objects; more are compiled in a thread, so that probes are answered meanwhile
@@ -92,6 +93,7 @@ class Controller:
         self._publisher = Publisher(link, self._tables)
         self._vips: VipFollower | None = None  # where XDP is on
         self._busy = asyncio.Lock()
+        self._patched = asyncio.Event()  # a whole image is due; set with each patch from then on
         self.view = View(link.state, self._statistics, self._keeper, listeners_wanted=len(listeners))
         self.view.image = self._image
         self._version = max(link.state.committed, link.state.staged)
@@ -285,7 +287,7 @@ class Controller:
     async def run(self) -> None:
         """Follow the source until the holder goes away or says drain."""
         follow_names = self._names.follow(self._take_names)
-        parts = (self._live(), self._retry(), self._watch(), self._keeper.run(), follow_names)
+        parts = (self._live(), self._retry(), self._watch(), self._tidy(), self._keeper.run(), follow_names)
         tasks: set[asyncio.Task[None]] = {asyncio.create_task(part) for part in parts}
         if self._vips is not None:
             tasks.add(asyncio.create_task(self._vips.follow(self._publish_again)))
@@ -350,6 +352,21 @@ class Controller:
                 await self._publish()
         with contextlib.suppress(SourceError):  # the keeper says it when the disk is full
             await asyncio.to_thread(self._state.write, NAMES, self._names.to_json())
+
+    async def _tidy(self) -> None:
+        """Lay patches and image together when nobody waits for a publish."""
+        while True:
+            await self._patched.wait()
+            self._patched.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LULL_S):
+                    await self._patched.wait()
+            if self._patched.is_set():
+                continue
+            async with self._busy:
+                if self._publisher.whole_due and self._link.state.up and not self._link.state.draining:
+                    self._publisher.begin_anew()
+                    await self._publish()
 
     async def _retry(self) -> None:
         """Try again, less and less often, what could not be published for a reason outside of the objects."""
@@ -440,6 +457,8 @@ class Controller:
         if result.refused:
             return self._leave_out(result.refused)
         self.view.publishes[result.kind] += 1
+        if self._publisher.whole_due:
+            self._patched.set()
         self.view.snapshot = snapshot
         self._keep(snapshot)
         return True

@@ -22,8 +22,10 @@ from edge.snapshot.diff import Change, ChangeKind
 from edge.snapshot.types import Snapshot
 
 PATIENCE_S = 10.0  # a restarted data plane answers in well under a second; large images take longer
-PATCHES_MAX = 64
-PATCH_SHARE_MAX = 4  # patches together stay below a quarter of the image
+# Then a whole image is due, and sent when nothing else is to be; a stream that never rests has it sooner or
+# later between two of its changes.
+PATCHES_DUE, PATCHES_MAX = 64, 192
+SHARE_DUE, SHARE_MAX = 0.25, 0.5  # patches together, of the image
 
 Vip = tuple[Address, int, int]  # address, port, protocol number
 Policed = tuple[tuple[Policy, ...], tuple[Vip, ...], frozenset[Address]]
@@ -113,7 +115,7 @@ class Publisher:
             found = refused_object(snapshot, image, refusal.section, refusal.index)
             reason = refusal.reason or f"code {refusal.code}"
             if found is None:
-                self.running = None  # whatever it was, the next one is a whole image
+                self.begin_anew()
                 raise PublishError(
                     f"version {snapshot.version} was refused: {reason} {refusal.field}".strip()
                 )
@@ -152,12 +154,19 @@ class Publisher:
         """Shape: kind, descriptor, size."""
         if self.running is not None and change.kind is ChangeKind.ENDPOINTS and self._patches < PATCHES_MAX:
             patch = self._tables.patch(self.running, snapshot)
-            if patch and (not self._patches or self._fits(len(patch))):
+            if patch and (not self._patches or self._patch_bytes + len(patch) < self._full_bytes * SHARE_MAX):
                 return PATCH, sealed_memfd("edge-image", patch), len(patch)
         return FULL, *self._tables.full_memory(snapshot)
 
-    def _fits(self, size: int) -> bool:
-        return (self._patch_bytes + size) * PATCH_SHARE_MAX < self._full_bytes
+    @property
+    def whole_due(self) -> bool:
+        """Say whether so many patches lie upon the image that a whole one should come, when there is time."""
+        share = self._patch_bytes / max(1, self._full_bytes)
+        return self._patches >= PATCHES_DUE or (self._patches > 1 and share >= SHARE_DUE)
+
+    def begin_anew(self) -> None:
+        """Make the next version a whole image, whatever it changes."""
+        self.running = None
 
     def _note(self, snapshot: Snapshot, kind: int, size: int) -> None:
         self.running = snapshot
