@@ -14,6 +14,7 @@ import ssl
 import statistics
 import sys
 import time
+from collections import deque
 from dataclasses import dataclass
 
 from bench.config.objects import INGRESS
@@ -134,7 +135,7 @@ def run(
         end.setblocking(False)
         callers.append(Caller(end))
         selector.register(end, selectors.EVENT_READ, callers[-1])
-    idle = list(callers)
+    idle = deque(callers)  # in turn, so that none is idle until the server ends it
     laps: list[float] = []
     wrong = turn = before_end = 0
     start = time.perf_counter()
@@ -142,7 +143,7 @@ def run(
     stop = warm + seconds
     while (now := time.perf_counter()) < stop + DRAIN_S:
         while idle and (turn < (min(now, stop) - start) * rate if rate else now < stop):
-            caller = idle.pop()
+            caller = idle.popleft()
             request, caller.allowed = prepared[turn % len(prepared)]
             caller.begun = start + turn / rate if rate else time.perf_counter()
             turn += 1
