@@ -4,8 +4,8 @@
 small API server with N Ingresses of two paths and M Services. Reviews over TLS by one caller, by 100 callers
 that ask again at once, by 100 callers at a fixed rate, and the same while one Ingress and ten Ingresses
 change each second; ten times fewer objects beside, because one object must not cost what all cost. Half of
-the reviews are to be refused; every answer is looked at. Callers that ask again at once show what it can do: each
-waits for the other 99, so the goal is of the others. Prints JSON lines, also to
+the reviews are to be refused; every answer is looked at. Callers that ask again at once show what it can do:
+each waits for the other 99, so the goal is of the others. Prints JSON lines, also to
 bench/results/admission.jsonl; the last one is the summary. Exit status 1 when an answer was wrong or missing.
 """
 
