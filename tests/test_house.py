@@ -49,6 +49,13 @@ def test_no_path_of_a_machine() -> None:
     assert not found
 
 
+def test_types_are_read_by_decoders_made_at_import() -> None:
+    """Two threads that are the first to decode one type at the same moment crash msgspec 0.22."""
+    pattern = re.compile(r"\.(decode|convert)\([^()]*(\([^()]*\)[^()]*)*\btype=")
+    found = [path for path in tracked("edge/*.py", "edge/**/*.py") if pattern.search(path.read_text())]
+    assert not found
+
+
 @pytest.mark.parametrize(
     ("package", "place"), [("bcc", "edge/xdp/loader.py"), ("kubernetes", "edge/sources/api.py")]
 )

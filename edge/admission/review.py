@@ -81,6 +81,12 @@ class _Review(msgspec.Struct, frozen=True, rename="camel"):
     request: _Request
 
 
+_reviews = msgspec.json.Decoder(_Review)
+_heads = msgspec.json.Decoder(_Head)
+_metadata = msgspec.json.Decoder(_Metadata)
+_documents = msgspec.json.Decoder(dict[str, Any])
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """What is asked. ``key`` None: an object that is nobody's business here; ``problem``: it has no identity.
@@ -157,7 +163,7 @@ def read(body: bytes, scope: Scope) -> Question:
 
 def _decode(body: bytes) -> _Review:
     try:
-        review = msgspec.json.decode(body, type=_Review)
+        review = _reviews.decode(body)
     except msgspec.ValidationError as error:
         raise Malformed(f"is no AdmissionReview: {ascii(str(error))[1:-1]}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -171,19 +177,19 @@ def _decode(body: bytes) -> _Review:
 def _head(raw: bytes) -> tuple[_Head, _Metadata]:
     """Read no more of an object than says which one it is."""
     try:
-        head = msgspec.json.decode(raw, type=_Head)
+        head = _heads.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:  # of text, that it was passed over unread
         raise Malformed("request.object is no object") from error
     except RecursionError as error:
         raise Malformed("request.object is nested too deep") from error
     try:
-        return head, msgspec.json.decode(head.metadata, type=_Metadata)
+        return head, _metadata.decode(head.metadata)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return head, _Metadata()
 
 
 def _named(raw: bytes, name: str) -> bytes:
-    document = msgspec.json.decode(raw, type=dict[str, Any])
+    document = _documents.decode(raw)
     return msgspec.json.encode({**document, "metadata": {**document["metadata"], "name": name}})
 
 

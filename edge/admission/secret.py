@@ -32,6 +32,7 @@ from edge.admission.server import PATH
 from edge.controller.calls import MERGE_PATCH, Calls
 from edge.controller.log import say
 from edge.errors import ApiError
+from edge.resources.kinds import plain
 
 TEND_S = 10.0
 LEADS_S = 2.0  # between two looks whether we lead
@@ -56,6 +57,9 @@ class _Metadata(msgspec.Struct, frozen=True, rename="camel"):
 class _Secret(msgspec.Struct, frozen=True):
     metadata: _Metadata
     data: dict[str, str] | None = None
+
+
+_read = msgspec.json.Decoder(_Secret)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +176,7 @@ class WebhookSecret:
         Errors: ApiError; 404 where there is no configuration.
         """
         path = f"{CONFIGURATIONS}/{self.configuration}"
-        configuration = msgspec.json.decode(await self._calls.request("GET", path), type=dict[str, Any])
+        configuration = plain(await self._calls.request("GET", path))
         bundle = base64.b64encode(contents.bundle).decode()
         changed = False
         for one in configuration.get("webhooks") or ():
@@ -285,6 +289,6 @@ class Tender:
 
 def _decode(answer: bytes) -> _Secret:
     try:
-        return msgspec.json.decode(answer, type=_Secret)
+        return _read.decode(answer)
     except msgspec.DecodeError as error:
         raise ApiError(0, "Unreadable", str(error)) from error

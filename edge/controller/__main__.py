@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import gc
 import os
 import signal
@@ -86,6 +87,7 @@ async def control(options: Options, end: socket.socket) -> None:
 
 def main() -> int:
     """Shape: the exit status."""
+    faulthandler.enable()  # what ends in a library leaves the line of each thread in the log
     privileges.name_process("edge-controller")
     try:
         options = Options.from_environment(os.environ)

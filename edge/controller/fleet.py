@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -56,10 +56,15 @@ class _Lease(msgspec.Struct, frozen=True):
     spec: _LeaseSpec = _LeaseSpec()
 
 
+T = TypeVar("T")
+_pods = msgspec.json.Decoder(_Pod)
+_leases = msgspec.json.Decoder(_Lease)
+
+
 def siblings(raw: bytes) -> dict[str, str]:
     """Shape: the labels by which a Pod's siblings are found, of any revision; empty: there are none."""
     try:
-        labels = msgspec.json.decode(raw, type=_Pod).metadata.labels or {}
+        labels = _pods.decode(raw).metadata.labels or {}
     except msgspec.DecodeError:
         return {}
     named = {
@@ -97,7 +102,7 @@ class Fleet:
         """Take in Pods by name; None: gone."""
         before = self.ready()
         for name, raw in changes:
-            pod = _read(raw, _Pod)
+            pod = _read(raw, _pods)
             if pod is None:
                 self._pods.pop(name, None)
                 continue
@@ -122,7 +127,7 @@ class Fleet:
     def take_reports(self, changes: Iterable[tuple[str, bytes | None]], now: float) -> None:
         """Take in the nodes' Leases by name."""
         for name, raw in changes:
-            lease = _read(raw, _Lease)
+            lease = _read(raw, _leases)
             if lease is None:
                 self._reports.pop(name, None)
                 continue
@@ -163,10 +168,10 @@ class Fleet:
         return (heard.routes, heard.xdp) if heard is not None and now < heard.at + LASTS_S else ("", "")
 
 
-def _read(raw: bytes | None, shape: Any) -> Any:
+def _read(raw: bytes | None, decoder: msgspec.json.Decoder[T]) -> T | None:
     if raw is None:
         return None
     try:
-        return msgspec.json.decode(raw, type=shape)
+        return decoder.decode(raw)
     except msgspec.DecodeError:
         return None

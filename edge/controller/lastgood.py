@@ -71,6 +71,11 @@ class _Line(msgspec.Struct, frozen=True):
     raw: msgspec.Raw
 
 
+_read_head = msgspec.json.Decoder(_Head).decode
+_read_about = msgspec.json.Decoder(_About).decode
+_read_line = msgspec.json.Decoder(_Line).decode
+
+
 class Lines:
     """The lines of the last file that cost more than a copy: what is no JSON, and Secrets."""
 
@@ -113,7 +118,7 @@ def decode(data: bytes) -> LastGood:
     """Errors: ValueError, one clause."""
     first, slots, *lines = [*_open(data), b"", b""]
     try:
-        about = msgspec.json.decode(first, type=_About)
+        about = _read_about(first)
     except msgspec.DecodeError as error:
         raise ValueError(f"does not say what it is of: {error}") from error
     files: dict[str, list[tuple[Key, Raw]]] = {}
@@ -232,7 +237,7 @@ def _open(data: bytes) -> list[bytes]:
     try:
         if len(first) > HEAD_BYTES_MAX or not newline:
             raise ValueError("no head")
-        head = msgspec.json.decode(first, type=_Head)
+        head = _read_head(first)
     except (msgspec.DecodeError, ValueError) as error:
         raise ValueError("does not begin with the head of a state file") from error
     if head.format != FORMAT:
@@ -249,7 +254,7 @@ def _objects(lines: Iterable[bytes]) -> Iterable[tuple[str, Key | None, Raw]]:
     """Shape: file, key (None: unknown to this version), object."""
     for line in filter(None, lines):
         try:
-            found = msgspec.json.decode(line, type=_Line)
+            found = _read_line(line)
             raw = bytes(found.raw)
             identity = identify(plain(raw))
         except Unknown:

@@ -48,6 +48,9 @@ class Lease(msgspec.Struct, frozen=True):
     spec: _Spec = _Spec()
 
 
+_read = msgspec.json.Decoder(Lease)
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """client-go's defaults. Units: seconds; ``jitter``: of retry_s, at most so much is added by chance."""
@@ -207,7 +210,7 @@ class Election:
     def _observe(self, answer: bytes) -> Lease:
         """Note what a Lease says now, and when it began to. Errors: ApiError."""
         try:
-            found = msgspec.json.decode(answer, type=Lease)
+            found = _read.decode(answer)
         except msgspec.DecodeError as error:
             raise ApiError(0, "Unreadable", str(error)) from error
         holder = found.spec.holder_identity or ""

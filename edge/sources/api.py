@@ -77,10 +77,13 @@ class _Status(msgspec.Struct, frozen=True):
     details: _Details | None = None
 
 
+_read_status = msgspec.json.Decoder(_Status).decode
+
+
 def status_error(raw: bytes, code: int = 0, retry_after: float = 0.0, reason: str = "") -> ApiError:
     """Shape: the error that a Status object speaks of; of other bytes only the code is known."""
     try:
-        status = msgspec.json.decode(raw, type=_Status)
+        status = _read_status(raw)
     except msgspec.DecodeError:
         status = _Status()
     wait = retry_after or float(status.details.retry_after_seconds if status.details else 0)

@@ -28,7 +28,7 @@ from edge.errors import ApiError
 from edge.resources.kinds import Raw
 from edge.resources.store import Key, ResourceEvent
 from edge.sources.api import Api, Stream, status_error
-from edge.sources.objects import Line, Listing, Marked, Resource, Trimmed, trim
+from edge.sources.objects import Resource, Trimmed, read_line, read_listing, read_marked, trim
 
 PAGE = 500
 LIST_S = 60.0  # for one page
@@ -220,7 +220,7 @@ class Follower:
         told: dict[Key, tuple[str, int]] = {}
         while not self._closed.is_set():
             raw = self._api.request("GET", self._path, query=query, timeout=LIST_S)
-            page = msgspec.json.decode(raw, type=Listing)
+            page = read_listing(raw)
             for item in page.items or ():
                 found = trim(self.resource, item)
                 missing.pop(found.key, None)
@@ -272,11 +272,11 @@ class Follower:
                 self._stream = None
 
     def _take(self, raw: bytes) -> None:
-        line = msgspec.json.decode(raw, type=Line)
+        line = read_line(raw)
         if line.type == "ERROR":
             raise status_error(bytes(line.object))
         if line.type == "BOOKMARK":
-            self._note_version(msgspec.json.decode(line.object, type=Marked).metadata.resource_version)
+            self._note_version(read_marked(line.object).metadata.resource_version)
             return
         found = trim(self.resource, line.object)
         if line.type == "DELETED":

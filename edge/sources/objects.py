@@ -159,6 +159,9 @@ class Trimmed:
     meaning: int
 
 
+read_listing = msgspec.json.Decoder(Listing).decode
+read_line = msgspec.json.Decoder(Line).decode
+read_marked = msgspec.json.Decoder(Marked).decode
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _identity = msgspec.json.Decoder(_Identity)
 _meta = msgspec.json.Decoder(_Meta)
