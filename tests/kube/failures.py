@@ -106,7 +106,7 @@ class Failures:
         )
 
     def is_well(self, seconds: float = 90.0) -> None:
-        """Wait until no instance says anything of the API server."""
+        """Wait until no instance says anything of the API server, and the cluster is well, too."""
         for node in self.kube.nodes:
 
             def about_api(node: AnyNode = node) -> list[str]:
@@ -116,6 +116,7 @@ class Failures:
                 self.kube.wait("no finding", lambda ask=about_api: not ask(), seconds)
             except AssertionError:
                 raise AssertionError(f"{node.name}, after {seconds:g} s: {about_api()}") from None
+        self.kube.settles(HERE)
 
     def troubles(self, node: AnyNode) -> Mapping[str, float]:
         """Return the counters that speak of trouble."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from tests.e2e.lab import inside, wait_for
 from tests.kube import build
 from tests.kube.api import Kube, KubeError, Object
 from tests.kube.place import Place
+from tests.kube.workload import daemon_set, service
 
 
 class AnyNode(Protocol):
@@ -140,6 +142,27 @@ class Kubernetes:
             "-n", namespace, "logs", "-l", selector, "--tail=20", "--all-containers", check=False
         )
         return "\n".join((pods, *events.splitlines()[-15:], logs))
+
+    def settles(self, namespace: str, seconds: float = 240.0) -> None:
+        """Wait until the cluster's own parts all follow the API server again: each has its back-off.
+
+        A Pod on every node shows controllers, scheduler and kubelets, its Service's endpoints the rest.
+        """
+        name = f"settles-{time.monotonic_ns()}"
+        things = [daemon_set(name, namespace), service(name, namespace)]
+        self.api.apply(things)
+
+        def ready() -> int:
+            slices = self.api.list(
+                "discovery.k8s.io/v1", "EndpointSlice", namespace, f"kubernetes.io/service-name={name}"
+            )
+            known = [one for each in slices for one in each.get("endpoints") or ()]
+            return sum(one["conditions"].get("ready", False) for one in known)
+
+        self.wait(
+            "every node runs a new Pod, and its Service knows it", lambda: ready() == self.count, seconds
+        )
+        self.api.delete(things)
 
     def takes_pods(self) -> bool:
         """Say whether every node is Ready and without taints."""

@@ -90,6 +90,7 @@ def test_the_api_server_ends_and_comes_back(kube: Cluster, pods: list[Object]) -
     kube.control.start("api")
     kube.control.wait_ready()
     kube.ready_pods("lab", "app=web", 2)
+    kube.settles("lab")
 
 
 def test_what_a_killed_owner_leaves_is_found_and_removed() -> None:

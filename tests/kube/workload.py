@@ -55,6 +55,13 @@ def deployment(
     }
 
 
+def daemon_set(name: str, namespace: str = "default") -> Object:
+    """Return a DaemonSet of the echo."""
+    made = deployment(name, namespace)
+    del made["spec"]["replicas"]
+    return {**made, "kind": "DaemonSet"}
+
+
 def service(name: str, namespace: str = "default", *, dual: bool = False) -> Object:
     """Return the Service of a Deployment; `dual` gives it both address families."""
     spec: Object = {
