@@ -153,10 +153,37 @@ static bool is_name(const struct host_name *name, const char *text)
     return tail == name->tail;
 }
 
-void host_expect(const struct image *image, const struct edge_image_table *table,
-                 const struct host_name *name)
+/* Tag, name_length and wildcard (none) of an entry at once. */
+static uint32_t whole_word(const struct host_name *name)
 {
-    __builtin_prefetch(&image->host_entries[table->first_entry + (name->hash & table->mask)]);
+    return name->hash >> 16 | name->length << 16;
+}
+
+static uint32_t entry_word(const struct edge_image_host_entry *entry)
+{
+    uint32_t word;
+    memcpy(&word, entry, sizeof(word));
+    return word;
+}
+
+struct host_hint host_expect(const struct image *image, const struct edge_image_table *table,
+                             const struct host_name *name)
+{
+    const struct edge_image_host_entry *entry =
+        &image->host_entries[table->first_entry + (name->hash & table->mask)];
+
+    __builtin_prefetch(entry);
+    return (struct host_hint){entry, whole_word(name)};
+}
+
+void host_expect_more(const struct image *image, struct host_hint hint)
+{
+    if (hint.entry == NULL || entry_word(hint.entry) != hint.word)
+        return;
+    __builtin_prefetch(image->text + hint.entry->name_offset);
+    __builtin_prefetch(image->text + hint.entry->name_offset + hint.entry->name_length);
+    __builtin_prefetch(&image->path_indexes[hint.entry->path_index]);
+    __builtin_prefetch(&image->routes[hint.entry->first_route]);
 }
 
 /* All tables: the check made sure that there is an empty bucket to stop at. */
@@ -164,13 +191,11 @@ static int32_t find_whole(const struct image *image, const struct edge_image_tab
                           const struct host_name *name)
 {
     const struct edge_image_host_entry *entries = image->host_entries + table->first_entry;
-    const uint32_t mask = table->mask, wanted = name->hash >> 16 | name->length << 16;
+    const uint32_t mask = table->mask, wanted = whole_word(name);
 
     for (uint32_t i = name->hash;; i++) {
         const struct edge_image_host_entry *entry = &entries[i & mask];
-        uint32_t word; /* tag, name_length and wildcard (none) at once */
-        memcpy(&word, entry, sizeof(word));
-        if (word == wanted) {
+        if (entry_word(entry) == wanted) {
             /* All are looked at next (of few paths mostly the first route), and none waits for
              * another. */
             __builtin_prefetch(&image->path_indexes[entry->path_index]);

@@ -24,9 +24,16 @@ enum host_result {
 /* Names longer than any host name can be become empty: only "any host" may take them. */
 enum host_result host_normalise(struct slice written, struct host_name *out);
 
-/* Ask for the bucket of a name's own entry. */
-void host_expect(const struct image *image, const struct edge_image_table *table,
-                 const struct host_name *name);
+/* Where the search for a name's own entry begins. entry: 0: nowhere. */
+struct host_hint {
+    const struct edge_image_host_entry *entry;
+    uint32_t word; /* its first four bytes, if it is the one */
+};
+
+/* Ask for the memory of the bucket, and then for what it leads to; neither looks further. */
+struct host_hint host_expect(const struct image *image, const struct edge_image_table *table,
+                             const struct host_name *name);
+void host_expect_more(const struct image *image, struct host_hint hint);
 
 /* The host entries that a name may mean, the most specific first: exact, one-label wildcard, suffix
  * wildcards, any host. */

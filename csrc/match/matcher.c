@@ -3,7 +3,6 @@
  * Called by workers and, through explain.c, by `edge explain`: both run the same functions. */
 #include "match/matcher.h"
 
-#include "match/host.h"
 #include "match/paths.h"
 
 int32_t match_listener(const struct image *image, uint32_t slot)
@@ -52,12 +51,19 @@ static int32_t route_for(const struct image *image, const struct edge_image_tabl
     return -1;
 }
 
-void match_expect(const struct image *image, uint32_t listener, struct slice host)
+struct match_hint match_expect(const struct image *image, uint32_t listener, struct slice host)
 {
     struct host_name name;
 
-    if (host_normalise(host, &name) == HOST_OK)
-        host_expect(image, host_table(image, listener), &name);
+    if (host_normalise(host, &name) != HOST_OK || name.length == 0)
+        return (struct match_hint){0};
+    return (struct match_hint){image, host_expect(image, host_table(image, listener), &name)};
+}
+
+void match_expect_more(const struct match_hint *hint)
+{
+    if (hint->image != NULL)
+        host_expect_more(hint->image, hint->host);
 }
 
 int32_t match_route(const struct image *image, uint32_t listener,

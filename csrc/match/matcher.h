@@ -6,6 +6,7 @@
 #define EDGE_MATCH_MATCHER_H
 
 #include "http/h1_parse.h"
+#include "match/host.h"
 #include "snapshot/image.h"
 
 /* What of a request decides. host: the Host field's or the absolute target's authority as written
@@ -24,9 +25,14 @@ struct match_request {
 /* Index of the listener with that slot, -1: the image does not have it. */
 int32_t match_listener(const struct image *image, uint32_t slot);
 
-/* Ask for the memory that match_route() will read first, where other work comes before it: of many
- * hosts it comes from far. */
-void match_expect(const struct image *image, uint32_t listener, struct slice host);
+/* Ask for the memory that match_route() will read, in two steps with other work behind each: of
+ * many hosts it comes from far, and the second step must read what the first asked for. */
+struct match_hint {
+    const struct image *image;
+    struct host_hint host;
+};
+struct match_hint match_expect(const struct image *image, uint32_t listener, struct slice host);
+void match_expect_more(const struct match_hint *hint);
 
 /* Index in ROUTE, -1: no route (answer 404). listener: index, not slot.
  *

@@ -57,7 +57,7 @@ static void drop_held(struct exchange *exchange)
 static void answer(struct exchange *exchange)
 {
     drop_upstream(exchange);
-    keep_route(exchange); /* without memory for its name it goes without */
+    keep_route(exchange);
     uint16_t status = exchange->answer_status;
     if (exchange->filter_timer.armed)
         wheel_cancel(exchange->wheel, &exchange->filter_timer);
@@ -287,7 +287,7 @@ static enum step filter_request(struct exchange *exchange)
 
 static enum step edit_request(struct exchange *exchange)
 {
-    if (!forward_edit(exchange) || !keep_route(exchange))
+    if (!forward_edit(exchange))
         return fail(exchange, FAILURE_MEMORY, SIDE_INTERNAL);
     return STEP_NEXT;
 }
@@ -330,8 +330,10 @@ static enum step choose_endpoint(struct exchange *exchange)
         COUNT(cell->in_flight, 1);
         if (exchange->tries_count > 1)
             COUNT(cell->retries, 1);
-        if (h1_upstream_start(exchange, upstream, endpoint))
+        if (h1_upstream_start(exchange, upstream, endpoint)) {
+            keep_route(exchange); /* without memory for its name it goes without */
             return STEP_WAIT;
+        }
         counters_try_ended(exchange);
         if (exchange->phase != PHASE_ENDPOINT)
             return STEP_WAIT;
@@ -422,6 +424,7 @@ static void finish(struct exchange *exchange, uint8_t outcome)
 {
     if (exchange->finished)
         return;
+    keep_route(exchange);
     exchange->finished = 1;
     exchange->phase = PHASE_FINISHED;
     exchange->outcome = outcome;

@@ -92,20 +92,21 @@ static uint8_t failure_of(long error)
     return FAILURE_SYNTAX;
 }
 
-static void expect_route(const struct h1_downstream *down, struct slice host)
+static struct match_hint expect_route(const struct h1_downstream *down, struct slice host)
 {
     const struct snapshot_view *view = down->proxy->view;
     int32_t listener = view ? match_listener(&view->image, down->client.listener_slot) : -1;
-    if (listener >= 0)
-        match_expect(&view->image, (uint32_t)listener, host);
+    if (listener < 0)
+        return (struct match_hint){0};
+    return match_expect(&view->image, (uint32_t)listener, host);
 }
 
 static void begin(struct h1_downstream *down, const struct h1_head *head)
 {
     struct exchange *exchange = &down->exchange;
     size_t bytes = offsetof(struct h1_head, field) + head->field_count * sizeof(struct h1_field);
+    const struct match_hint hint = expect_route(down, head->authority);
 
-    expect_route(down, head->authority);
     deadline_clear(&down->deadline);
     down->state = DOWN_EXCHANGE;
     down->close = !head->keep_alive;
@@ -121,6 +122,7 @@ static void begin(struct h1_downstream *down, const struct h1_head *head)
         return;
     }
     memcpy(copy, head, bytes);
+    match_expect_more(&hint);
     /* Watch for the client's end, and for the next request, while the answer is made. */
     if (head->body == BODY_NONE && down->taken == down->stash_length)
         h1_downstream_receive(down);

@@ -39,7 +39,7 @@ from edge.sources.inotify import CLOSE_WRITE, DELETE, MODIFY, MOVED, Inotify
 from edge.sources.merge import Merge, Pair
 
 SUFFIXES = (".yaml", ".yml", ".json")
-QUIET_S = 0.002  # a burst of events ends after so long without one
+QUIET_S = 0.001  # a burst of events ends after so long without one
 BURST_S = 0.1  # and is read after so long in any case
 WRITING_S = 1.0  # a file that is being written is left alone for at most so long
 POLL_S = 1.0  # where inotify cannot be had
