@@ -287,9 +287,7 @@ static enum step filter_request(struct exchange *exchange)
 
 static enum step edit_request(struct exchange *exchange)
 {
-    if (!forward_edit(exchange))
-        return fail(exchange, FAILURE_MEMORY, SIDE_INTERNAL);
-    return STEP_NEXT;
+    return forward_edit(exchange) ? STEP_NEXT : fail(exchange, FAILURE_MEMORY, SIDE_INTERNAL);
 }
 
 static bool tried(const void *owner, const struct edge_image_endpoint *endpoint)

@@ -5,6 +5,8 @@
  * body and idle timeouts, writes answers. Never routes and never chooses a status. */
 #include "proxy/h1_downstream.h"
 
+#include <strings.h>
+
 #include "match/matcher.h"
 
 static const struct exchange_downstream_ops OPS;
@@ -92,21 +94,13 @@ static uint8_t failure_of(long error)
     return FAILURE_SYNTAX;
 }
 
-static struct match_hint expect_route(const struct h1_downstream *down, struct slice host)
-{
-    const struct snapshot_view *view = down->proxy->view;
-    int32_t listener = view ? match_listener(&view->image, down->client.listener_slot) : -1;
-    if (listener < 0)
-        return (struct match_hint){0};
-    return match_expect(&view->image, (uint32_t)listener, host);
-}
-
-static void begin(struct h1_downstream *down, const struct h1_head *head)
+static void begin(struct h1_downstream *down, const struct h1_head *head,
+                  const struct match_hint *hint)
 {
     struct exchange *exchange = &down->exchange;
     size_t bytes = offsetof(struct h1_head, field) + head->field_count * sizeof(struct h1_field);
-    const struct match_hint hint = expect_route(down, head->authority);
 
+    match_expect_more(hint);
     deadline_clear(&down->deadline);
     down->state = DOWN_EXCHANGE;
     down->close = !head->keep_alive;
@@ -122,23 +116,49 @@ static void begin(struct h1_downstream *down, const struct h1_head *head)
         return;
     }
     memcpy(copy, head, bytes);
-    match_expect_more(&hint);
     /* Watch for the client's end, and for the next request, while the answer is made. */
     if (head->body == BODY_NONE && down->taken == down->stash_length)
         h1_downstream_receive(down);
     exchange_begin(exchange, copy);
 }
 
+/* The host, where it stands in the second line as most clients have it. It was not judged yet. */
+static struct slice peek_host(const char *at, size_t length)
+{
+    const char *line = length > 0 ? memchr(at, '\n', length) : 0, *name, *end;
+    size_t left = line ? length - (size_t)(line + 1 - at) : 0;
+
+    if (left < 7 || strncasecmp(line + 1, "host: ", 6) != 0)
+        return (struct slice){0, 0};
+    name = line + 7;
+    end = memchr(name, '\r', left - 6);
+    return (struct slice){name, end ? (size_t)(end - name) : 0};
+}
+
+/* What the matcher will read comes from far where there are many hosts, so it is asked for before
+ * the head is parsed. Only a hint: what counts is what the parser finds. */
+static struct match_hint expect_route(const struct h1_downstream *down)
+{
+    const struct snapshot_view *view = down->proxy->view;
+    struct slice host = peek_host((const char *)down->stash->data, down->stash_length);
+    int32_t listener =
+        host.length > 0 && view ? match_listener(&view->image, down->client.listener_slot) : -1;
+    if (listener < 0)
+        return (struct match_hint){0};
+    return match_expect(&view->image, (uint32_t)listener, host);
+}
+
 static void read_head(struct h1_downstream *down)
 {
     struct h1_head *head = &down->proxy->scratch;
     h1_downstream_read_settings(down);
+    const struct match_hint hint = expect_route(down);
     long used = h1_parse_request((const char *)down->stash->data, down->stash_length, &down->limits,
                                  &down->scanned, head);
     if (used > 0) {
         down->scanned = 0;
         down->taken = down->head_end = (size_t)used;
-        begin(down, head);
+        begin(down, head, &hint);
     } else if (used < 0) {
         refuse(down, failure_of(used));
     } else if (down->eof) {
