@@ -89,6 +89,7 @@ def test_a_patch_as_large_as_its_image_is_one_patch() -> None:
     assert it.times(1) == ["full"]
 
 
+@pytest.mark.slow
 def test_what_is_due_is_sent_when_nothing_else_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge.controller.loop.LULL_S", 0.05)
     it = Publishing(full=1_000_000, patch=10)
