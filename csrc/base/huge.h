@@ -11,7 +11,7 @@
 
 /* mmap of a whole file at a multiple of a huge page. MAP_FAILED with errno on errors. */
 void *huge_map(int fd, uint64_t size, int protection, int flags);
-/* From and size: multiples of HUGE_PAGE in what huge_map() gave. Takes some 0.5 ms for a page. */
+/* From and size: multiples of HUGE_PAGE in what huge_map() gave. Takes about 1 ms for a page. */
 void huge_collapse(uint8_t *memory, uint64_t size);
 
 #endif

@@ -140,9 +140,12 @@ static struct slice peek_host(const char *at, size_t length)
 static struct match_hint expect_route(const struct h1_downstream *down)
 {
     const struct snapshot_view *view = down->proxy->view;
-    struct slice host = peek_host((const char *)down->stash->data, down->stash_length);
-    int32_t listener =
-        host.length > 0 && view ? match_listener(&view->image, down->client.listener_slot) : -1;
+    struct slice host = {0, 0};
+    int32_t listener = -1;
+    if (down->scanned == 0) /* once a head, however slowly it comes */
+        host = peek_host((const char *)down->stash->data, down->stash_length);
+    if (host.length > 0 && view)
+        listener = match_listener(&view->image, down->client.listener_slot);
     if (listener < 0)
         return (struct match_hint){0};
     return match_expect(&view->image, (uint32_t)listener, host);
