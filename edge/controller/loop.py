@@ -329,7 +329,7 @@ class Controller:
                 await self._publish()
 
     async def _watch(self) -> None:
-        diagnosed: tuple[Diagnostic, ...] | None = None
+        said: tuple[tuple[Diagnostic, ...], float | None] | None = None  # by the source, of itself
         async for batch in self._source.watch():
             spent = time.thread_time()
             async with self._busy:
@@ -338,8 +338,8 @@ class Controller:
                     self._reporter.seen(event.key for event in batch if not event.quiet)
                     self._reporter.seen_quietly(event.key for event in batch if event.quiet)
                 # Status that was written, by us most of all, is no reason to publish.
-                quiet = all(event.quiet for event in batch) and self._source.diagnostics == diagnosed
-                diagnosed = self._source.diagnostics
+                before, said = said, (self._source.diagnostics, self._source.lost_since)
+                quiet = all(event.quiet for event in batch) and before == said
                 if not quiet and not self._link.state.draining:
                     await self._publish()
             # As long as it took: a stream of changes shares publishes, and half of a core stays free.

@@ -6,7 +6,7 @@ known before a start (`kept`) stands in for each resource until its first list. 
 
     source = KubernetesSource(Api.of(options), options, kept)
     store.apply(source.load())              # blocks: until all is listed, or what was kept must do
-    async for batch in source.watch(): ...  # lists of ResourceEvent; may be empty: then diagnostics changed
+    async for batch in source.watch(): ...  # lists of ResourceEvent; may be empty: its findings changed
     source.want({("shop", "tls")})          # the Secrets that objects name, from the loop's thread
 """
 
@@ -169,13 +169,13 @@ class KubernetesSource:
         while True:
             await self._wake.wait()
             await self._settle()
-            before = self.diagnostics
+            before = (self.diagnostics, self.lost_since)
             with self._news:
                 events, self._pending = list(self._pending.values()), {}
             self._assess()
             if self._unsettled or any(event.kind == "Secret" for event in events):
                 self._follow_named()
-            if events or before != self.diagnostics:
+            if events or before != (self.diagnostics, self.lost_since):
                 yield events
 
     async def _settle(self) -> None:

@@ -61,18 +61,26 @@ def test_a_wait_for_the_source_leaves_nothing_behind(monkeypatch: pytest.MonkeyP
 
 
 def test_what_the_source_says_of_itself_is_published_with_a_quiet_change_too() -> None:
-    lost, well = ("lost",), ()
+    lost, back, well = (("lost",), 5.0), ((), 5.0), ((), None)
     quiet = ResourceEvent("Node", "", "n1", {}, quiet=True)
-    seen: list[tuple[str, ...]] = []
+    told: list[tuple[Any, list[ResourceEvent]]] = [
+        (lost, []),
+        (lost, [quiet]),
+        (back, [quiet]),
+        (back, [quiet]),
+        (well, []),
+        (well, [quiet]),
+    ]
+    seen: list[Any] = []
 
     async def watch() -> AsyncIterator[list[ResourceEvent]]:
-        for source.diagnostics, batch in ((lost, []), (lost, [quiet]), (well, [quiet]), (well, [quiet])):
+        for (source.diagnostics, source.lost_since), batch in told:
             yield batch
 
     async def publish() -> None:
-        seen.append(source.diagnostics)
+        seen.append((source.diagnostics, source.lost_since))
 
-    source: Any = SimpleNamespace(watch=watch, diagnostics=())
+    source: Any = SimpleNamespace(watch=watch, diagnostics=(), lost_since=None)
     controller: Any = SimpleNamespace(
         _source=source,
         _busy=asyncio.Lock(),
@@ -83,4 +91,4 @@ def test_what_the_source_says_of_itself_is_published_with_a_quiet_change_too() -
         _publish=publish,
     )
     asyncio.run(Controller._watch(cast(Controller, controller)))
-    assert seen == [lost, well]
+    assert seen == [lost, back, well]

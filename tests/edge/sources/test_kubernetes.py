@@ -297,8 +297,16 @@ def test_what_was_kept_serves_while_the_server_is_away_and_is_compared_after(
     assert one.source.lost_since is not None
     server.start()
     one.wait(lambda: [key[2] for key in one.there()] == ["new", "stays"])
-    one.wait(lambda: one.reasons() == [])
-    assert one.source.lost_since is None
+    one.wait(lambda: one.reasons() == [] and one.source.lost_since is None)
+
+
+def test_that_nothing_is_lost_any_more_is_told(server: ApiServer, follows: Make) -> None:
+    server.put(named("Service", "s"))
+    one = follows(lost_since=5.0).load()
+    # The last of several followers is back: no object differs, and no finding was left to go.
+    one.source.lost_since = 5.0
+    one.loop.call_soon_threadsafe(lambda: one.source._wake and one.source._wake.set())
+    one.wait(lambda: one.batches == [[]] and one.source.lost_since is None)
 
 
 def test_away_while_it_runs_deletes_nothing(server: ApiServer, follows: Make) -> None:
