@@ -81,7 +81,7 @@ def kept_certificate(directory: StateDirectory | None, running: Mapping[bytes, b
     pair = make_default_certificate(datetime.datetime.now(datetime.UTC))
     if directory is not None:
         try:
-            directory.write(DEFAULT_CERTIFICATE, b"".join(pair))
+            directory.write(DEFAULT_CERTIFICATE, *pair)
         except SourceError as error:
             say(f"{error}; the default certificate lasts until the next start")
     return pair

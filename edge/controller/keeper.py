@@ -258,12 +258,11 @@ class Keeper:
                 if contents == self._written and not self._is_lost():
                     return "", self._not_kept
                 if self._keep_secrets:
-                    secrets = lastgood.encode_secrets(contents)
-                    self._directory.write(SECRETS, secrets)
+                    self._directory.write(SECRETS, *lastgood.encode_secrets(contents))
                 data, lost = lastgood.encode(contents, now, self._lines)
-                if len(data) > BYTES_MAX:
-                    return f"--state-dir: {len(data) >> 20} MiB of objects are more than is kept", lost
-                self._directory.write(CURRENT, data, previous=PREVIOUS if self._rotate else "")
+                if (size := sum(map(len, data))) > BYTES_MAX:
+                    return f"--state-dir: {size >> 20} MiB of objects are more than is kept", lost
+                self._directory.write(CURRENT, *data, previous=PREVIOUS if self._rotate else "")
                 self._rotate = True
                 self._directory.remove(SLOTS_ALONE)
         except SourceError as error:

@@ -20,6 +20,7 @@ from edge.resources.store import Key
 
 FORMAT = 1
 HEAD_BYTES_MAX = 4096
+PIECE_LINES = 64
 OPEN_DATA = ("tls.crt", "ca.crt")  # of a Secret; any other field may be a key
 WITHHELD = "edgeWithheld"  # names the fields that were not written
 
@@ -81,13 +82,13 @@ class Lines:
 
     def __init__(self) -> None:
         self._kept: dict[Key, tuple[Raw, str, bytes | None]] = {}
-        self._keys: list[Key] = []
+        self._keys: dict[Key, None] = {}
 
     def of(self, contents: Contents) -> tuple[list[bytes], tuple[Key, ...]]:
         """Shape: the lines by key, and the objects that have no form in JSON."""
         now: dict[Key, tuple[Raw, str, bytes | None]] = {}
-        if contents.objects.keys() != set(self._keys):
-            self._keys = sorted(contents.objects)
+        if contents.objects.keys() != self._keys.keys():
+            self._keys = dict.fromkeys(sorted(contents.objects))
         lines, lost = [], []
         for key in self._keys:
             raw, file = contents.objects[key], contents.origins.get(key, "")
@@ -107,8 +108,10 @@ class Lines:
         return lines, tuple(lost)
 
 
-def encode(contents: Contents, written: int, kept: Lines | None = None) -> tuple[bytes, tuple[Key, ...]]:
-    """Shape: the file, and the objects that have no form in JSON. ``kept``: of the files before."""
+def encode(
+    contents: Contents, written: int, kept: Lines | None = None
+) -> tuple[list[bytes], tuple[Key, ...]]:
+    """Shape: the file in pieces, and the objects that have no form in JSON. ``kept``: of the files before."""
     lines, lost = (kept or Lines()).of(contents)
     about = _About(written, contents.version, contents.routes_digest.hex(), contents.endpoints_digest.hex())
     return _seal([msgspec.json.encode(about), contents.slots.encode(), *lines]), lost
@@ -139,8 +142,8 @@ def decode(data: bytes) -> LastGood:
     )
 
 
-def encode_secrets(contents: Contents) -> bytes:
-    """Shape: the file of whole Secrets, which is for root alone."""
+def encode_secrets(contents: Contents) -> list[bytes]:
+    """Shape: the file of whole Secrets, which is for root alone, in pieces."""
     keys = sorted(key for key in contents.objects if key[0] == "Secret")
     lines, _ = _lines((key, contents.origins.get(key, ""), contents.objects[key]) for key in keys)
     return _seal(lines)
@@ -223,10 +226,18 @@ def _line(file: str, raw: bytes) -> bytes:
     return b'{"file":%b,"raw":%b}' % (msgspec.json.encode(file), raw)
 
 
-def _seal(lines: list[bytes]) -> bytes:
-    body = b"\n".join(lines)
-    head = _Head(FORMAT, len(body), hashlib.sha256(body).hexdigest())
-    return msgspec.json.encode(head) + b"\n" + body
+def _seal(lines: list[bytes]) -> list[bytes]:
+    """Shape: the file in pieces: no step holds up the loop's thread for longer than one of them takes."""
+    digest, length, pieces = hashlib.sha256(), 0, [b""]
+    for first in range(0, len(lines), PIECE_LINES):
+        piece = b"\n".join(lines[first : first + PIECE_LINES])
+        if first + PIECE_LINES < len(lines):
+            piece += b"\n"
+        digest.update(piece)
+        length += len(piece)
+        pieces.append(piece)
+    pieces[0] = msgspec.json.encode(_Head(FORMAT, length, digest.hexdigest())) + b"\n"
+    return pieces
 
 
 def _open(data: bytes) -> list[bytes]:

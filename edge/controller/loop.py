@@ -64,9 +64,9 @@ class Hopeless(EdgeError):
     """Starting again would not help: an option that cannot be met."""
 
 
-def takes_long(changed: AbstractSet[Key]) -> bool:
+def takes_long(builder: ModelBuilder | None, changed: AbstractSet[Key]) -> bool:
     """Say whether the next model does, so that a thread makes it: with a class all its Ingresses are read."""
-    return len(changed) > LARGE or any(key[0] == "IngressClass" for key in changed)
+    return builder is None or len(changed) > LARGE or builder.rereads(changed)
 
 
 class Controller:
@@ -187,12 +187,12 @@ class Controller:
         return load.result()
 
     async def _first_wanted(self) -> None:
-        """Get names and Secrets that the objects name before anything is published, but do not wait long."""
+        """Get what the objects name before anything is published, but do not wait long."""
         with contextlib.suppress(SourceError):
             self._names.recall(self._state.read(NAMES))
         await asyncio.to_thread(self._compile_model)
         if self._builder is not None:
-            self._source.want(self._builder.names.secrets)
+            self._source.want(self._builder.wanted)
         if self._names.any:
             self._take(self._store.apply(await self._names.first(FIRST_S)))
         events = await asyncio.to_thread(self._source.first, FIRST_S)
@@ -426,7 +426,7 @@ class Controller:
         self._version += 1
         version = self._version
         self._slots.release(self._served)  # here and not when it is heard: a thread may be compiling then
-        if self._builder is None or takes_long(self._changed):
+        if takes_long(self._builder, self._changed):
             self.view.model_rests.clear()
             try:
                 model, snapshot = await asyncio.to_thread(self._compile, version)
@@ -435,7 +435,7 @@ class Controller:
         else:
             model, snapshot = self._compile(version)
         if self._builder is not None:
-            self._source.want(self._builder.names.secrets)
+            self._source.want(self._builder.wanted)
         if self._vips is not None:
             self._publisher.vips, self._publisher.local = await self._vips.current()
         change = compare(self._publisher.running, snapshot)

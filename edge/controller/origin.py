@@ -45,8 +45,8 @@ class Source(Protocol):
     def watch(self) -> AsyncIterator[list[ResourceEvent]]:
         """Give the changes after that."""
 
-    def want(self, secrets: Iterable[tuple[str, str]]) -> None:
-        """Hear which Secrets are named."""
+    def want(self, keys: Iterable[Key]) -> None:
+        """Hear which Secrets and ConfigMaps are named."""
 
     def first(self, patience_s: float) -> list[ResourceEvent]:
         """Wait, but not long, for what was wanted after `load`; blocks. Shape: the changes since."""

@@ -55,7 +55,7 @@ class StateDirectory:
         except OSError as error:
             raise SourceError(f"{path} cannot be read: {error.strerror}") from error
 
-    def write(self, name: str, content: bytes, previous: str = "") -> None:
+    def write(self, name: str, *pieces: bytes, previous: str = "") -> None:
         """Replace a file, for us alone; what stood there is kept as ``previous``, where that is given."""
         target, fresh = self.path / name, self.path / f".{name}.new"
         try:
@@ -63,9 +63,10 @@ class StateDirectory:
             fresh.unlink(missing_ok=True)  # left by a death; it would keep its own mode
             number = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with open(number, "wb", buffering=0) as file:
-                left = memoryview(content)
-                while left:
-                    left = left[file.write(left) :]
+                for piece in pieces:
+                    left = memoryview(piece)
+                    while left:
+                        left = left[file.write(left) :]
                 os.fsync(number)
             if previous:
                 self._keep(target, self.path / previous)

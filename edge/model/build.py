@@ -16,6 +16,7 @@ they are in ``model.diagnostics``. Listeners come from `listeners_of(options)`: 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
@@ -135,7 +136,7 @@ class ModelBuilder:
             by_kind.setdefault(kind, []).append((namespace, name))
 
         ingresses = by_kind.get("Ingress", [])
-        if "IngressClass" in by_kind or not self._started:
+        if not self._started or self.rereads(touched):
             findings = Findings()
             rule = self.class_rule(store, findings)
             self._ledger.put("IngressClass", findings.all())
@@ -260,6 +261,18 @@ class ModelBuilder:
         if old is None or old != route:
             self._routes.put(key, route)
         self._keys[identity] = key
+
+    # ---- for the loop ----------------------------------------------------------------------
+
+    def rereads(self, changed: AbstractSet[Key]) -> bool:
+        """Say whether what changed may be about all Ingresses: a class, or what one names."""
+        return not self._rule.parameters.isdisjoint(changed) or any(key[0] == "IngressClass" for key in changed)
+
+    @property
+    def wanted(self) -> frozenset[Key]:
+        """Shape: every Secret and ConfigMap that an object of ours names, there or not."""
+        named = self._rule.parameters
+        return self._names.secrets | named if named else self._names.secrets
 
     # ---- for questions (judge.py) ----------------------------------------------------------
 

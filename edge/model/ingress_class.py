@@ -1,21 +1,33 @@
-"""Which Ingresses are ours: by class field, by old annotation, by default class.
+"""Which Ingresses are ours: by class field, by old annotation, by default class; and what their class says.
 
 Called by ingress.py. An Ingress of somebody else gets no route and no Diagnostic. An instance serves
 the classes that --ingress-class names, so that two instances with two classes never serve each other's
 objects; if an IngressClass of that name exists, its controller must be ours (--controller-class), and
-where none exists (a folder on a plain host) the name is enough.
-Source: Ingress v1, ingressClassName and "Default IngressClass".
+where none exists (a folder on a plain host) the name is enough. Its spec.parameters name a ConfigMap of
+settings, which lie over the controller's own for the Ingresses of that class alone.
+Source: Ingress v1, ingressClassName and "Default IngressClass"; IngressClassParametersReference.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from edge.model.annotations import IMPLEMENTATION_SPECIFIC, OURS, USUAL, Wishes
 from edge.model.diagnostics import ObjectRef
 from edge.model.findings import Findings
-from edge.resources.kinds import Ingress, IngressClass, Problem, shown
-from edge.resources.store import ResourceStore
+from edge.model.settings import read_settings
+from edge.resources.kinds import (
+    NAME,
+    NAME_BYTES_MAX,
+    NAMESPACE,
+    ConfigMap,
+    Ingress,
+    IngressClass,
+    Problem,
+    shown,
+)
+from edge.resources.store import Key, ResourceStore
 
 OLD_ANNOTATION = "kubernetes.io/ingress.class"
 DEFAULT_ANNOTATION = "ingressclass.kubernetes.io/is-default-class"
@@ -25,14 +37,17 @@ DEFAULT_ANNOTATION = "ingressclass.kubernetes.io/is-default-class"
 class ClassRule:
     """``names``: the classes that we serve; ``held``: those that are not somebody else's.
 
-    ``default``: also without class; ``string_prefix``: those in which ImplementationSpecific means text.
+    ``default``: the class of Ingresses that name none, "": they are not ours; ``elsewhere``: what holds where
+    an Ingress says nothing, and ``of_class``: where its class says another thing; ``parameters``: the
+    ConfigMaps that classes of ours name, there or not.
     """
 
     names: tuple[str, ...] = ()
     held: frozenset[str] = frozenset()
-    default: bool = False
-    string_prefix: frozenset[str] = frozenset()
+    default: str = ""
     elsewhere: Wishes = USUAL
+    of_class: Mapping[str, Wishes] = field(default_factory=dict)
+    parameters: frozenset[Key] = frozenset()
 
     def serves(self, ingress: Ingress) -> bool:
         """Say whether the Ingress is ours."""
@@ -42,15 +57,15 @@ class ClassRule:
         old = (ingress.metadata.annotations or {}).get(OLD_ANNOTATION)
         if old is not None:
             return old in self.names
-        return self.default
+        return bool(self.default)
 
     def usual(self, ingress: object) -> Wishes:
         """What holds for an Ingress where its annotations say nothing."""
-        if not self.string_prefix or not isinstance(ingress, Ingress):
+        if not self.of_class or not isinstance(ingress, Ingress):
             return self.elsewhere
         named = ingress.spec.ingress_class_name if ingress.spec else None
-        name = named or (ingress.metadata.annotations or {}).get(OLD_ANNOTATION) or self.names[0]
-        return replace(self.elsewhere, string_prefix=True) if name in self.string_prefix else self.elsewhere
+        name = named or (ingress.metadata.annotations or {}).get(OLD_ANNOTATION) or self.default
+        return self.of_class.get(name, self.elsewhere)
 
 
 def class_rule(
@@ -61,9 +76,9 @@ def class_rule(
     usual: Wishes,
     findings: Findings,
 ) -> ClassRule:
-    """Read the IngressClasses. ``classes``: names, with commas between them."""
+    """Read the IngressClasses and what they name. ``classes``: names, with commas between them."""
     names = tuple(classes.split(","))
-    held, default, string_prefix = set(names), without_class, set()
+    held, default, of_class, parameters = set(names), set(), {}, set()
     for _, found, decoded in store.typed("IngressClass"):
         ref = ObjectRef("IngressClass", "", found)
         if isinstance(decoded, Problem):
@@ -71,24 +86,65 @@ def class_rule(
             held.discard(found)
             continue
         assert isinstance(decoded, IngressClass)
-        ours = decoded.spec is not None and decoded.spec.controller == controller
-        if found in names:
-            if not ours:
-                held.discard(found)
-            annotations = decoded.metadata.annotations or {}
-            default = default or (ours and annotations.get(DEFAULT_ANNOTATION) == "true")
-            if ours and decoded.spec is not None and decoded.spec.parameters is not None:
-                message = "parameters have no effect yet; --configmap gives defaults for all classes"
-                findings.warning(ref, "spec.parameters", "UnsupportedParameters", message)
-            meaning = annotations.get(OURS + "implementation-specific")
-            if meaning in IMPLEMENTATION_SPECIFIC:
-                if ours and IMPLEMENTATION_SPECIFIC[meaning]:
-                    string_prefix.add(found)
-            elif meaning is not None and ours:
-                message = f"{shown(meaning)} is none of {', '.join(IMPLEMENTATION_SPECIFIC)}; 'prefix' stays"
-                field = f"metadata.annotations[{OURS}implementation-specific]"
-                findings.warning(ref, field, "InvalidAnnotation", message)
-        elif ours:
+        if decoded.spec is None or decoded.spec.controller != controller:
+            held.discard(found)
+            continue
+        if found not in names:
             message = f"this instance serves the class '{classes}' (--ingress-class), not this one"
             findings.warning(ref, "metadata.name", "OtherClass", message)
-    return ClassRule(names, frozenset(held), default, frozenset(string_prefix), usual)
+            continue
+        annotations = decoded.metadata.annotations or {}
+        if annotations.get(DEFAULT_ANNOTATION) == "true":
+            default.add(found)
+        wishes = usual
+        if decoded.spec.parameters is not None:
+            place = _reference(decoded.spec.parameters)
+            if isinstance(place, Problem):
+                findings.warning(ref, place.field, place.reason, place.message)
+            else:
+                parameters.add(place)
+                wishes = _laid_over(usual, store, place, ref, findings)
+        meaning = annotations.get(OURS + "implementation-specific")
+        if meaning in IMPLEMENTATION_SPECIFIC:
+            if IMPLEMENTATION_SPECIFIC[meaning]:
+                wishes = replace(wishes, string_prefix=True)
+        elif meaning is not None:
+            message = f"{shown(meaning)} is none of {', '.join(IMPLEMENTATION_SPECIFIC)}; 'prefix' stays"
+            path = f"metadata.annotations[{OURS}implementation-specific]"
+            findings.warning(ref, path, "InvalidAnnotation", message)
+        if wishes != usual:
+            of_class[found] = wishes
+    first = next((name for name in names if name in default), names[0] if without_class else "")
+    return ClassRule(names, frozenset(held), first, usual, of_class, frozenset(parameters))
+
+
+def _reference(given: object) -> Key | Problem:
+    """Shape: the ConfigMap that spec.parameters names; Problem: why it cannot be followed."""
+    words: Mapping[str, object] = given if isinstance(given, Mapping) else {}
+    kind, group, scope, namespace, name = (
+        words.get(word) or "" for word in ("kind", "apiGroup", "scope", "namespace", "name")
+    )
+    if kind != "ConfigMap" or group:
+        path, message = "kind", f"{shown(kind)} of group {shown(group)} is not read; name a ConfigMap, without apiGroup"
+    elif scope != "Namespace":
+        path, message = "scope", f"{shown(scope)}: a ConfigMap has a namespace; write scope: Namespace, and which"
+    elif not isinstance(namespace, str) or not NAMESPACE.fullmatch(namespace):
+        path, message = "namespace", f"{shown(namespace)} is no namespace; write where the ConfigMap is"
+    elif not isinstance(name, str) or len(name) > NAME_BYTES_MAX or not NAME.fullmatch(name):
+        path, message = "name", f"{shown(name)} is no name; write that of the ConfigMap"
+    else:
+        return ("ConfigMap", namespace, name)
+    return Problem(f"spec.parameters.{path}", "UnsupportedParameters", message)
+
+
+def _laid_over(usual: Wishes, store: ResourceStore, key: Key, ref: ObjectRef, findings: Findings) -> Wishes:
+    """Read the ConfigMap that a class names. Shape: what holds for its Ingresses."""
+    found = store.decoded(*key)
+    if found is None:
+        message = f"there is no ConfigMap {key[1]}/{key[2]}, or it may not be read; the class is served without"
+        findings.warning(ref, "spec.parameters.name", "ParametersNotFound", message)
+        return usual
+    assert isinstance(found, ConfigMap | Problem)
+    wishes, wrong = read_settings(ObjectRef(*key), found, usual)
+    findings.update(wrong)
+    return wishes

@@ -122,13 +122,18 @@ class Judge:
 
     def _ingress_class(self, ref: ObjectRef, raw: Raw, findings: Findings) -> None:
         among = ResourceStore(
-            ResourceEvent("IngressClass", "", name, other)
-            for _, name, other in self._store.of_kind("IngressClass")
+            ResourceEvent(kind, *place)
+            for kind in ("IngressClass", "ConfigMap")
+            for place in self._store.of_kind(kind)
         )
         among.apply([ResourceEvent("IngressClass", "", ref.name, raw)])
         found = Findings()
-        self._builder.class_rule(among, found)
-        findings.update(one for one in found.all() if one.object == ref)
+        rule = self._builder.class_rule(among, found)
+        # A ConfigMap is followed from when a class that is there names it: of another one nothing is known.
+        known = rule.parameters <= self._builder.rule.parameters
+        findings.update(
+            one for one in found.all() if one.object == ref and (known or one.reason != "ParametersNotFound")
+        )
 
 
 def _secret(ref: ObjectRef, decoded: Struct | Problem, findings: Findings) -> None:

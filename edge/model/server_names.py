@@ -16,7 +16,7 @@ from edge.model.ingress import SecretWish
 from edge.model.ordered import Ordered
 from edge.model.types import Certificate
 from edge.resources.kinds import Problem, Secret
-from edge.resources.store import ResourceStore
+from edge.resources.store import Key, ResourceStore
 
 Place = tuple[str, str]
 
@@ -43,7 +43,7 @@ class ServerNames:
         self._default = default
         self._claims: dict[str, list[SecretWish]] = {}  # by server name, oldest first
         self._wants: dict[Place, set[str]] = {}  # Secret → names
-        self._secrets: frozenset[Place] | None = None  # its keys
+        self._secrets: frozenset[Key] | None = None  # its keys, as the store has them
         self._place_of: dict[str, Place] = {}
         self._made: Ordered[Certificate] = Ordered()
         self._plain: set[str] = set()  # names that get the default certificate by their own wish
@@ -151,10 +151,10 @@ class ServerNames:
         return self._claims.get(name, ())
 
     @property
-    def secrets(self) -> frozenset[Place]:
+    def secrets(self) -> frozenset[Key]:
         """Shape: every Secret that an object of ours names, there or not."""
         if self._secrets is None:
-            self._secrets = frozenset(self._wants)
+            self._secrets = frozenset(("Secret", *place) for place in self._wants)
         return self._secrets
 
     def has(self, name: str) -> bool:

@@ -1,7 +1,8 @@
 """The settings that users change while we run: the keys of a ConfigMap.
 
-Called by the controller for the one that --configmap names. Keys are those that users of ingress-nginx know;
-a key that we do not serve, or a value that cannot be read, is a warning and the default stays.
+Called by the controller for the one that --configmap names, and by ingress_class.py for those that classes
+name. Keys are those that users of ingress-nginx know; a key that we do not serve, or a value that cannot be
+read, is a warning and the default stays.
 Source: ingress-nginx 1.15, configmap.md.
 """
 
@@ -24,15 +25,17 @@ KEYS = (
 )
 
 
-def read_settings(ref: ObjectRef, config_map: ConfigMap | Problem) -> tuple[Wishes, tuple[Diagnostic, ...]]:
-    """Shape: what holds where an Ingress says nothing, and what is wrong with it."""
+def read_settings(
+    ref: ObjectRef, config_map: ConfigMap | Problem, usual: Wishes = USUAL
+) -> tuple[Wishes, tuple[Diagnostic, ...]]:
+    """Shape: what holds where an Ingress says nothing, and what is wrong with it. ``usual``: the defaults."""
     findings = Findings()
     if isinstance(config_map, Problem):
         findings.problem(ref, config_map)
-        return USUAL, tuple(sorted(findings.all()))
+        return usual, tuple(sorted(findings.all()))
     data = config_map.data or {}
     known = {NGINX + key: data[key] for key in KEYS if key in data}
-    usual = notes.read(known, ref, findings) or USUAL
+    wishes = notes.read(known, ref, findings, usual) or usual
     wrong = []
     for one in findings.all():
         field = one.field.replace(f"metadata.annotations[{NGINX}", "data[")
@@ -41,4 +44,4 @@ def read_settings(ref: ObjectRef, config_map: ConfigMap | Problem) -> tuple[Wish
         message = f"{shown(key)} is not supported and has no effect"
         field = f"data[{ascii(key[:100])[1:-1]}]"
         wrong.append(Diagnostic(ref, field, "UnknownSetting", message, Severity.WARNING))
-    return usual, tuple(sorted(wrong))
+    return wishes, tuple(sorted(wrong))

@@ -7,7 +7,7 @@ known before a start (`kept`) stands in for each resource until its first list. 
     source = KubernetesSource(Api.of(options), options, kept)
     store.apply(source.load())              # blocks: until all is listed, or what was kept must do
     async for batch in source.watch(): ...  # lists of ResourceEvent; may be empty: its findings changed
-    source.want({("shop", "tls")})          # the Secrets that objects name, from the loop's thread
+    source.want({("Secret", "shop", "tls")})  # the Secrets and ConfigMaps that are named, from the loop's thread
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ LOST_S = 3.0  # a watch that is begun again within so long is no finding
 KEPT_S = 20.0  # what was kept serves after so long, where lists are not through
 TLS_TYPE = "kubernetes.io/tls"
 TLS = f"type={TLS_TYPE}"
-NAMED_MAX = 64  # Secrets of other types, each of them a watch of its own
+NAMED = {"ConfigMap": CONFIG_MAPS, "Secret": SECRETS}  # of which some are followed by their names
+NAMED_MAX = 64  # Secrets of other types and ConfigMaps, each of them a watch of its own
 # Without these, and with nothing kept, there is nothing that could be served.
 ESSENTIAL = ("Ingress", "Service", "EndpointSlice")
 
-Place = tuple[str, str]
 Known = Mapping[str, tuple[tuple[Key, Raw], ...]]
 
 
@@ -74,6 +74,7 @@ class KubernetesSource:
         self.lost_since = lost_since
         self._options = options
         self._namespaces = options.watch_namespace or ("",)
+        self._settings: Key = ("ConfigMap", *options.configmap.partition("/")[::2])  # --configmap has a follower
         self._kept: dict[Key, Raw] = {}
         if not trust_empty:
             self._kept = {key: raw for objects in kept.values() for key, raw in objects}
@@ -83,18 +84,19 @@ class KubernetesSource:
         self._other: dict[Key, Raw] = {
             key: raw
             for key, raw in self._kept.items()
-            if key[0] == "Secret" and plain(raw).get("type") != TLS_TYPE
-        }  # kept, and no watch of a type tells of it: until the first that is wanted is known
+            if (key[0] == "ConfigMap" and key != self._settings)
+            or (key[0] == "Secret" and plain(raw).get("type") != TLS_TYPE)
+        }  # kept, and only a watch by name tells of it: until the first that is wanted is known
         self._unsettled = False  # what is wanted could not be compared with what is told
-        self._owner: dict[Key, Follower] = {}  # of Secrets: two watches may know one
+        self._owner: dict[Key, Follower] = {}  # of NAMED: two watches may know one
         self._states: dict[Follower, State] = {}  # as they said last
         self._listed: set[Follower] = set()  # whose first list is in _pending, or was
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: asyncio.Event | None = None
         self._closed = False
-        self._wanted: frozenset[Place] = frozenset()
-        self._named: dict[Place, Follower] = {}
-        self._left_out = 0  # Secrets that are wanted and beyond NAMED_MAX
+        self._wanted: frozenset[Key] = frozenset()
+        self._named: dict[Key, Follower] = {}
+        self._left_out = 0  # wanted and beyond NAMED_MAX
         self._followers = self._all()
 
     def _all(self) -> list[Follower]:
@@ -109,7 +111,7 @@ class KubernetesSource:
         if options.node_name:
             found.append(self._follower(NODES, fields=f"metadata.name={options.node_name}"))
         if options.configmap:
-            namespace, _, name = options.configmap.partition("/")
+            _, namespace, name = self._settings
             found.append(self._follower(CONFIG_MAPS, namespace, fields=f"metadata.name={name}"))
         return found
 
@@ -190,15 +192,15 @@ class KubernetesSource:
             except TimeoutError:
                 return
 
-    def want(self, secrets: Iterable[Place]) -> None:
-        """Follow these Secrets, whatever their type, and no others by name."""
-        wanted = frozenset(secrets)
+    def want(self, keys: Iterable[Key]) -> None:
+        """Follow these Secrets, whatever their type, and ConfigMaps, and no others by name."""
+        wanted = frozenset(keys)
         if wanted != self._wanted or self._other:
             self._wanted = wanted
             self._follow_named()
 
     def first(self, patience_s: float) -> list[ResourceEvent]:
-        """Wait, but not long, until the Secrets that are wanted are read. Shape: the changes since `load`."""
+        """Wait, but not long, until what is wanted is read. Shape: the changes since `load`."""
         with self._news:
             named = tuple(self._named.values())
             self._news.wait_for(
@@ -234,7 +236,7 @@ class KubernetesSource:
             if self._closed or follower.closed:
                 return
             for event in events:
-                if event.kind == "Secret" and not self._owns(follower, event):
+                if event.kind in NAMED and not self._owns(follower, event):
                     continue
                 before = self._pending.get(event.key)
                 if before is not None and event.quiet and not before.quiet:
@@ -253,7 +255,7 @@ class KubernetesSource:
             loop.call_soon_threadsafe(wake.set)
 
     def _owns(self, follower: Follower, event: ResourceEvent) -> bool:
-        """Say whether what this watch tells of a Secret counts: a watch of a type goes before one by name."""
+        """Say whether what this watch tells of an object counts: a watch of a type goes before one by name."""
         owner = self._owner.get(event.key, follower)
         if owner is not follower and (event.raw is None or owner in self._followers):
             return False
@@ -279,39 +281,38 @@ class KubernetesSource:
         tried = all(one in self._listed or one.problem is not None for one in self._followers)
         return through or (bool(self._kept) and (tried or waited > KEPT_S))
 
-    # ---- Secrets by name -----------------------------------------------------------------------
+    # ---- Secrets and ConfigMaps by name --------------------------------------------------------
 
     def _follow_named(self) -> None:
-        """Follow by name what is wanted and no watch of a type tells."""
+        """Follow by name what is wanted and no other watch tells."""
         by_type = [one for one in self._followers if one.resource is SECRETS]
         if any(one.state in (State.STARTING, State.LOST) and not one.listed for one in by_type):
             self._unsettled = True
             return
         self._unsettled = False
         with self._news:
-            known = {key[1:] for key, owner in self._owner.items() if owner in by_type}
-        missing = sorted(place for place in self._wanted - known if self._is_ours(("Secret", *place)))
+            known = {key for key, owner in self._owner.items() if owner in by_type}
+        missing = sorted(key for key in self._wanted - known - {self._settings} if self._is_ours(key))
         chosen = set(missing[:NAMED_MAX])
         self._left_out = len(missing) - len(chosen)
-        for place in self._named.keys() - chosen:
-            follower = self._named.pop(place)
+        for key in self._named.keys() - chosen:
+            follower = self._named.pop(key)
             follower.close()
-            self._let_go(follower, ("Secret", *place))
-        for place in sorted(chosen - self._named.keys()):
-            namespace, name = place
-            key = ("Secret", namespace, name)
+            self._let_go(follower, key)
+        for key in sorted(chosen - self._named.keys()):
+            kind, namespace, name = key
             kept = [(key, self._other[key])] if key in self._other else []
-            follower = self._follow(SECRETS, namespace, f"metadata.name={name}", "", kept)
-            self._named[place] = follower
+            follower = self._follow(NAMED[kind], namespace, f"metadata.name={name}", "", kept)
+            self._named[key] = follower
             follower.start()
         with self._news:
             for key in self._other:
-                if key[1:] not in chosen and key not in self._owner:
+                if key not in chosen and key not in self._owner:
                     self._pending[key] = ResourceEvent(*key, None)
         self._other = {}
 
     def _let_go(self, follower: Follower, key: Key) -> None:
-        """Forget a Secret that nobody names any more, unless another watch has it."""
+        """Forget an object that nobody names any more, unless another watch has it."""
         with self._news:
             self._states.pop(follower, None)
             self._listed.discard(follower)
@@ -354,7 +355,7 @@ class KubernetesSource:
         elif not any(one.state in (State.LOST, State.STARTING) for one in self._followers):
             self.lost_since = None
         if self._left_out:
-            text = f"{self._left_out} Secrets of other types, or that are not there, are not followed"
+            text = f"{self._left_out} Secrets of other types, ConfigMaps, or what is not there, are not followed"
             found.add(_finding(str(SECRETS), "TooManyNamed", text, Severity.WARNING))
         self.diagnostics = tuple(sorted(found))
 

@@ -36,11 +36,11 @@ def server() -> Iterator[ApiServer]:
 
 
 async def served(source: KubernetesSource, settings: ModelSettings, others: list[ResourceEvent]) -> Model:
-    """The model of what the source gives; Secrets of any type are there once they were asked for."""
+    """The model of what the source gives; Secrets of any type and ConfigMaps, once they were asked for."""
     store, builder = ResourceStore(), ModelBuilder(settings)
     changed = store.apply([*await asyncio.to_thread(source.load), *others])
     model = builder.update(store, changed, source.diagnostics)
-    source.want(builder.names.secrets)
+    source.want(builder.wanted)
     batches = source.watch()
     async with asyncio.timeout(DEADLINE_S):
         while not all(one.listed for one in source._named.values()):

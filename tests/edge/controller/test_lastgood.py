@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from edge.controller import lastgood
 from edge.controller.lastgood import WITHHELD, Contents
 from edge.resources.kinds import Raw, plain
+from edge.resources.store import Key
 
 SERVICE = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {"ports": []}}
 SECRET: dict[str, Any] = {
@@ -32,8 +33,17 @@ WEB, TLS = ("Service", "default", "web"), ("Secret", "default", "tls")
 CONTENTS = Contents(7, b"r" * 32, b"e" * 32, '{"slots":1}', {WEB: SERVICE, TLS: SECRET}, {WEB: "a.yaml"})
 
 
+def encoded(contents: Contents, kept: lastgood.Lines | None = None) -> tuple[bytes, tuple[Key, ...]]:
+    pieces, lost = lastgood.encode(contents, 1000, kept)
+    return b"".join(pieces), lost
+
+
+def sealed(*lines: bytes) -> bytes:
+    return b"".join(lastgood._seal(list(lines)))
+
+
 def written() -> bytes:
-    data, lost = lastgood.encode(CONTENTS, 1000)
+    data, lost = encoded(CONTENTS)
     assert lost == ()
     return data
 
@@ -50,17 +60,24 @@ def test_what_is_written_is_read_back() -> None:
 def test_an_object_in_bytes_is_written_as_it_is() -> None:
     raw = json.dumps(SERVICE, indent=1).encode()
     for lines in (lastgood.Lines(), lastgood.Lines()):
-        data, lost = lastgood.encode(Contents(7, b"", b"", "", {WEB: raw}, {}), 1000, lines)
+        data, lost = encoded(Contents(7, b"", b"", "", {WEB: raw}, {}), lines)
         assert not lost
         [(_, found)] = lastgood.decode(data).files[""]
         assert isinstance(found, bytes) and plain(found) == SERVICE and b"\n" not in found
+
+
+def test_more_objects_than_stand_in_one_piece() -> None:
+    for count in (63, 62, 64, 126, 127, 1000):
+        objects = {("Service", "default", f"s{n}"): json.dumps(SERVICE).encode() for n in range(count)}
+        found = lastgood.decode(encoded(Contents(7, b"", b"", "", objects))[0])
+        assert len(found.files[""]) == count
 
 
 def test_the_order_of_arrival_does_not_matter() -> None:
     other = Contents(
         7, b"r" * 32, b"e" * 32, '{"slots":1}', dict(reversed(CONTENTS.objects.items())), {WEB: "a.yaml"}
     )
-    assert lastgood.encode(other, 1000)[0] == written()
+    assert encoded(other)[0] == written()
 
 
 def test_no_key_is_written() -> None:
@@ -94,7 +111,7 @@ SECRETS = st.fixed_dictionaries(
 def test_nothing_of_any_secret_is_written_but_what_is_open(raw: dict[str, Any]) -> None:
     if isinstance(raw.get(WITHHELD), list):
         raw[WITHHELD] = [name for name in raw[WITHHELD] if name != HIDDEN]  # names of fields are no secrets
-    data, lost = lastgood.encode(Contents(1, b"", b"", "", {TLS: raw}), 0)
+    data, lost = encoded(Contents(1, b"", b"", "", {TLS: raw}))
     assert not lost and HIDDEN.encode() not in data
     [(key, kept)] = [pair for pairs in lastgood.decode(data).files.values() for pair in pairs]
     assert key == TLS and lastgood.redact(kept) == plain(kept)
@@ -102,7 +119,7 @@ def test_nothing_of_any_secret_is_written_but_what_is_open(raw: dict[str, Any]) 
 
 def test_a_secret_is_whole_again_only_with_what_was_kept_of_it() -> None:
     kept = lastgood.redact(SECRET)
-    whole = lastgood.decode_secrets(lastgood.encode_secrets(CONTENTS))
+    whole = lastgood.decode_secrets(b"".join(lastgood.encode_secrets(CONTENTS)))
     assert [(key, plain(raw)) for key, raw in whole.items()] == [(TLS, SECRET)]
     assert plain(lastgood.restore(kept, whole[TLS])) == SECRET
     assert lastgood.restore(kept, None) == kept
@@ -134,7 +151,7 @@ def test_the_key_that_runs_completes_what_was_kept() -> None:
 def test_what_json_cannot_say_is_named() -> None:
     for value in ({(1, 2): 3}, "\ud800", {None: 1}):
         contents = Contents(1, b"", b"", "", {WEB: SERVICE | {"x": value}, TLS: SECRET})
-        data, lost = lastgood.encode(contents, 0)
+        data, lost = encoded(contents)
         assert lost == (WEB,)
         assert [key for key, _ in lastgood.decode(data).files[""]] == [TLS]
 
@@ -143,7 +160,7 @@ def test_objects_of_a_later_version_are_counted() -> None:
     later = {"apiVersion": "v9", "kind": "Gateway", "metadata": {"name": "x"}}
     nameless = {"apiVersion": "v1", "kind": "Service", "metadata": {}}
     objects = {WEB: SERVICE, ("Gateway", "", "x"): later, ("Service", "", ""): nameless}
-    found = lastgood.decode(lastgood.encode(Contents(1, b"", b"", "", objects), 0)[0])
+    found = lastgood.decode(encoded(Contents(1, b"", b"", "", objects))[0])
     assert found.unknown == 2 and [key for key, _ in found.files[""]] == [WEB]
 
 
@@ -153,7 +170,7 @@ def head(**changes: object) -> bytes:
 
 
 def with_body(body: bytes) -> bytes:
-    return lastgood._seal([*written().split(b"\n")[1:3], body])
+    return sealed(*written().split(b"\n")[1:3], body)
 
 
 @pytest.mark.parametrize(
@@ -172,8 +189,8 @@ def with_body(body: bytes) -> bytes:
         (written()[: len(written()) // 2], "half written"),
         (written() + b"x", "damaged"),
         (written().replace(b"web", b"wed"), "damaged"),
-        (lastgood._seal([]), "what it is of"),
-        (lastgood._seal([b"{}"]), "what it is of"),
+        (sealed(), "what it is of"),
+        (sealed(b"{}"), "what it is of"),
         (with_body(b"{}"), "no object"),
         pytest.param(with_body(b"[" * 100_000), "no object", id="deep"),
         (with_body(b'{"file":"a","raw":[]}'), "no object"),
@@ -185,7 +202,7 @@ def test_what_is_no_state(data: bytes, word: str) -> None:
 
 
 def test_a_secrets_file_is_read_with_the_same_suspicion() -> None:
-    good = lastgood.encode_secrets(CONTENTS)
+    good = b"".join(lastgood.encode_secrets(CONTENTS))
     for data in (b"", good[:-1], good.replace(b"tls", b"tlz"), b'{"format":9}\n'):
         with pytest.raises(ValueError):
             lastgood.decode_secrets(data)
