@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edge.controller.view import View
 from edge.model.annotations import USUAL, Wishes
@@ -45,8 +45,8 @@ class Source(Protocol):
     def watch(self) -> AsyncIterator[list[ResourceEvent]]:
         """Give the changes after that."""
 
-    def want(self, keys: Iterable[Key]) -> None:
-        """Hear which Secrets and ConfigMaps are named."""
+    def want(self, keys: Iterable[Any], /) -> None:
+        """Hear the keys of the Secrets and ConfigMaps that are named."""
 
     def first(self, patience_s: float) -> list[ResourceEvent]:
         """Wait, but not long, for what was wanted after `load`; blocks. Shape: the changes since."""

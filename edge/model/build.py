@@ -266,7 +266,9 @@ class ModelBuilder:
 
     def rereads(self, changed: AbstractSet[Key]) -> bool:
         """Say whether what changed may be about all Ingresses: a class, or what one names."""
-        return not self._rule.parameters.isdisjoint(changed) or any(key[0] == "IngressClass" for key in changed)
+        if not self._rule.parameters.isdisjoint(changed):
+            return True
+        return any(key[0] == "IngressClass" for key in changed)
 
     @property
     def wanted(self) -> frozenset[Key]:

@@ -125,9 +125,10 @@ def _reference(given: object) -> Key | Problem:
         words.get(word) or "" for word in ("kind", "apiGroup", "scope", "namespace", "name")
     )
     if kind != "ConfigMap" or group:
-        path, message = "kind", f"{shown(kind)} of group {shown(group)} is not read; name a ConfigMap, without apiGroup"
+        what = f"{shown(kind)} of group {shown(group)} is not read"
+        path, message = "kind", f"{what}; name a ConfigMap, without apiGroup"
     elif scope != "Namespace":
-        path, message = "scope", f"{shown(scope)}: a ConfigMap has a namespace; write scope: Namespace, and which"
+        path, message = "scope", f"{shown(scope)}: a ConfigMap has a namespace; write scope: Namespace"
     elif not isinstance(namespace, str) or not NAMESPACE.fullmatch(namespace):
         path, message = "namespace", f"{shown(namespace)} is no namespace; write where the ConfigMap is"
     elif not isinstance(name, str) or len(name) > NAME_BYTES_MAX or not NAME.fullmatch(name):
@@ -141,7 +142,7 @@ def _laid_over(usual: Wishes, store: ResourceStore, key: Key, ref: ObjectRef, fi
     """Read the ConfigMap that a class names. Shape: what holds for its Ingresses."""
     found = store.decoded(*key)
     if found is None:
-        message = f"there is no ConfigMap {key[1]}/{key[2]}, or it may not be read; the class is served without"
+        message = f"no ConfigMap {key[1]}/{key[2]} is there, or it may not be read; the class does without"
         findings.warning(ref, "spec.parameters.name", "ParametersNotFound", message)
         return usual
     assert isinstance(found, ConfigMap | Problem)

@@ -114,7 +114,7 @@ REASONS: dict[str, Reason] = {
     ),
     "TooManyNamed": Reason(
         _W,
-        "many Secrets of other types than kubernetes.io/tls, or ConfigMaps, are named: each is followed by itself",
+        "many Secrets of other types than kubernetes.io/tls, or ConfigMaps, are named: each is a watch",
         "those beyond the limit are not read",
         "make certificates Secrets of type kubernetes.io/tls",
     ),

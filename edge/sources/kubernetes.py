@@ -7,7 +7,7 @@ known before a start (`kept`) stands in for each resource until its first list. 
     source = KubernetesSource(Api.of(options), options, kept)
     store.apply(source.load())              # blocks: until all is listed, or what was kept must do
     async for batch in source.watch(): ...  # lists of ResourceEvent; may be empty: its findings changed
-    source.want({("Secret", "shop", "tls")})  # the Secrets and ConfigMaps that are named, from the loop's thread
+    source.want({("Secret", "shop", "tls")})  # Secrets and ConfigMaps that are named; from the loop's thread
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class KubernetesSource:
         self.lost_since = lost_since
         self._options = options
         self._namespaces = options.watch_namespace or ("",)
-        self._settings: Key = ("ConfigMap", *options.configmap.partition("/")[::2])  # --configmap has a follower
+        self._settings: Key = ("ConfigMap", *options.configmap.partition("/")[::2])  # it has a follower
         self._kept: dict[Key, Raw] = {}
         if not trust_empty:
             self._kept = {key: raw for objects in kept.values() for key, raw in objects}
@@ -255,7 +255,7 @@ class KubernetesSource:
             loop.call_soon_threadsafe(wake.set)
 
     def _owns(self, follower: Follower, event: ResourceEvent) -> bool:
-        """Say whether what this watch tells of an object counts: a watch of a type goes before one by name."""
+        """Say whether what this watch tells counts: a watch of a type goes before one by name."""
         owner = self._owner.get(event.key, follower)
         if owner is not follower and (event.raw is None or owner in self._followers):
             return False
@@ -355,7 +355,7 @@ class KubernetesSource:
         elif not any(one.state in (State.LOST, State.STARTING) for one in self._followers):
             self.lost_since = None
         if self._left_out:
-            text = f"{self._left_out} Secrets of other types, ConfigMaps, or what is not there, are not followed"
+            text = f"{self._left_out} Secrets of other types, ConfigMaps, or what is not there: not followed"
             found.add(_finding(str(SECRETS), "TooManyNamed", text, Severity.WARNING))
         self.diagnostics = tuple(sorted(found))
 

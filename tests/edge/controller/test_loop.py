@@ -15,7 +15,9 @@ import pytest
 
 from edge.controller import loop
 from edge.controller.loop import LARGE, Controller, takes_long
-from edge.resources.store import Key, ResourceEvent
+from edge.model.build import ModelBuilder, ModelSettings
+from edge.options import CONTROLLER_CLASS
+from edge.resources.store import Key, ResourceEvent, ResourceStore
 
 
 def keys(kind: str, count: int) -> set[Key]:
@@ -23,9 +25,21 @@ def keys(kind: str, count: int) -> set[Key]:
 
 
 def test_many_changes_are_a_threads_and_so_is_one_class() -> None:
-    assert not takes_long(keys("Ingress", LARGE))
-    assert takes_long(keys("Ingress", LARGE + 1))
-    assert takes_long(keys("Ingress", 1) | keys("IngressClass", 1))
+    builder = ModelBuilder(ModelSettings())
+    assert takes_long(None, keys("Ingress", 1))
+    assert not takes_long(builder, keys("Ingress", LARGE))
+    assert takes_long(builder, keys("Ingress", LARGE + 1))
+    assert takes_long(builder, keys("Ingress", 1) | keys("IngressClass", 1))
+
+
+def test_settings_of_a_class_are_a_threads_and_of_no_class_are_not() -> None:
+    parameters = {"kind": "ConfigMap", "scope": "Namespace", "namespace": "default", "name": "one-0"}
+    spec = {"controller": CONTROLLER_CLASS, "parameters": parameters}
+    raw = {"metadata": {"name": "edge"}, "spec": spec}
+    store, builder = ResourceStore(), ModelBuilder(ModelSettings())
+    builder.update(store, store.apply([ResourceEvent("IngressClass", "", "edge", raw)]))
+    assert takes_long(builder, keys("ConfigMap", 1))
+    assert not takes_long(builder, keys("ConfigMap", 2) - keys("ConfigMap", 1))
 
 
 class Failure:

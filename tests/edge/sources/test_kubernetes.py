@@ -80,8 +80,8 @@ class Follows:
     def reasons(self) -> list[str]:
         return [one.reason for one in self.source.diagnostics]
 
-    def want(self, *secrets: tuple[str, str]) -> None:
-        self.loop.call_soon_threadsafe(self.source.want, secrets)
+    def want(self, *places: tuple[str, str], kind: str = "Secret") -> None:
+        self.loop.call_soon_threadsafe(self.source.want, [(kind, *place) for place in places])
 
     def close(self) -> None:
         if self.thread.is_alive():
@@ -200,7 +200,7 @@ def test_a_kept_secret_of_another_type_stays_until_it_is_compared(server: ApiSer
     one = follows(kept=kept)
     loaded = {event.name for event in one.source.load()}
     assert loaded == {"plain", "gone", "unnamed"}
-    one.source.want({("default", "plain"), ("default", "gone")})
+    one.source.want({("Secret", "default", "plain"), ("Secret", "default", "gone")})
     first = {event.name: event.raw is not None for event in one.source.first(DEADLINE_S)}
     assert first == {"plain": True, "gone": False, "unnamed": False}
 
@@ -210,7 +210,7 @@ def test_the_first_that_is_wanted_is_waited_for(server: ApiServer, follows: Make
     server.fail(0, path="metadata.name", delay=0.2)
     one = follows()
     assert one.source.load() == []
-    one.source.want({("default", "plain")})
+    one.source.want({("Secret", "default", "plain")})
     assert [event.name for event in one.source.first(DEADLINE_S)] == ["plain"]
     assert one.source.first(0.0) == []
 
@@ -234,7 +234,7 @@ def test_followers_by_name_are_forgotten(server: ApiServer, follows: Make) -> No
     for _ in range(3):
         one.want(("default", "plain"))
         one.wait(lambda: len(one.there()) == 1)
-        follower = one.source._named["default", "plain"]
+        follower = one.source._named["Secret", "default", "plain"]
         one.want()
         one.wait(lambda: one.there() == [])
         one.source._hear(follower, [ResourceEvent("Secret", "default", "plain", b"{}")])
