@@ -15,7 +15,7 @@ they are in ``model.diagnostics``. Listeners come from `listeners_of(options)`: 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
@@ -34,7 +34,7 @@ from edge.model.server_names import ServerNames
 from edge.model.types import Certificate, Listener, Model, Network, Policy, Route, Transport
 from edge.model.upstreams import Upstreams
 from edge.options import CONTROLLER_CLASS, Options, parse_address, parse_network
-from edge.resources.kinds import RESOLVED_NAME, Ingress
+from edge.resources.kinds import RESOLVED_NAME
 from edge.resources.store import Key, ResourceStore
 
 _NONE = Reading()
@@ -141,9 +141,9 @@ class ModelBuilder:
             rule = self.class_rule(store, findings)
             self._ledger.put("IngressClass", findings.all())
             if rule != self._rule:
+                if self._started:
+                    ingresses = [*{*ingresses, *self._concerned(store, rule)}]
                 self._rule = rule
-                ingresses = [key[1:] for key in store.all_keys() if key[0] == "Ingress"]
-                ingresses += [place for place in self._readings if store.get("Ingress", *place) is None]
         claimed: set[Identity] = set()
         if self._settings.default_backend and not self._started:
             wish = default_wish(self._settings.default_backend, self._settings.usual)
@@ -186,13 +186,23 @@ class ModelBuilder:
 
     # ---- Ingresses -------------------------------------------------------------------------
 
+    def _concerned(self, store: ResourceStore, rule: ClassRule) -> Iterator[tuple[str, str]]:
+        """Shape: the Ingresses of which a new rule says another thing than the one that holds."""
+        for key in store.all_keys():
+            if key[0] == "Ingress":
+                decoded = store.decoded(*key)
+                store.forget_decoded(*key)
+                if self._rule.usual(decoded) != rule.usual(decoded):
+                    yield key[1:]
+
     def _read(self, store: ResourceStore, place: tuple[str, str]) -> set[Identity]:
         """Read one Ingress again; shape: what it asked for and what it asks for now."""
         ref = ObjectRef("Ingress", *place)
         decoded = store.decoded("Ingress", *place)
         new = _NONE
-        if decoded is not None and not (isinstance(decoded, Ingress) and not self._rule.serves(decoded)):
-            new = read_ingress(decoded, ref, self._rule.usual(decoded))  # type: ignore[arg-type]
+        usual = self._rule.usual(decoded)
+        if decoded is not None and usual is not None:
+            new = read_ingress(decoded, ref, usual)  # type: ignore[arg-type]
             if ref in self._refused:
                 new = Reading(found=new.found)
         store.forget_decoded("Ingress", *place)

@@ -49,23 +49,17 @@ class ClassRule:
     of_class: Mapping[str, Wishes] = field(default_factory=dict)
     parameters: frozenset[Key] = frozenset()
 
-    def serves(self, ingress: Ingress) -> bool:
-        """Say whether the Ingress is ours."""
-        named = ingress.spec.ingress_class_name if ingress.spec else None
-        if named:
-            return named in self.held
-        old = (ingress.metadata.annotations or {}).get(OLD_ANNOTATION)
-        if old is not None:
-            return old in self.names
-        return bool(self.default)
-
-    def usual(self, ingress: object) -> Wishes:
-        """What holds for an Ingress where its annotations say nothing."""
-        if not self.of_class or not isinstance(ingress, Ingress):
+    def usual(self, ingress: object) -> Wishes | None:
+        """What holds for an Ingress where its annotations say nothing; None: it is not ours."""
+        if not isinstance(ingress, Ingress):
             return self.elsewhere
         named = ingress.spec.ingress_class_name if ingress.spec else None
-        name = named or (ingress.metadata.annotations or {}).get(OLD_ANNOTATION) or self.default
-        return self.of_class.get(name, self.elsewhere)
+        if named:
+            ours = named in self.held
+        else:
+            named = (ingress.metadata.annotations or {}).get(OLD_ANNOTATION, self.default)
+            ours = named != "" and named in self.names
+        return self.of_class.get(named, self.elsewhere) if ours else None
 
 
 def class_rule(

@@ -20,7 +20,7 @@ from edge.model.ingress import Reading, RouteWish, SecretWish, lose_route, prece
 from edge.model.reasons import reason_of
 from edge.model.server_names import lose_name, miss_secret
 from edge.model.upstreams import blame
-from edge.resources.kinds import Ingress, Problem, Raw, Secret, Service, Struct, decode
+from edge.resources.kinds import Problem, Raw, Secret, Service, Struct, decode
 from edge.resources.store import Key, ResourceEvent, ResourceStore
 
 _ONLY_WARNED = ("Secret",)  # others read it, too, and it may be for them
@@ -57,10 +57,10 @@ class Judge:
         reading = Reading()
         match ref.kind:
             case "Ingress":
-                rule = self._builder.rule
                 decoded = decode("Ingress", raw)
-                if not isinstance(decoded, Ingress) or rule.serves(decoded):
-                    reading = read_ingress(decoded, ref, rule.usual(decoded))  # type: ignore[arg-type]
+                usual = self._builder.rule.usual(decoded)
+                if usual is not None:
+                    reading = read_ingress(decoded, ref, usual)  # type: ignore[arg-type]
             case "EdgePolicy":
                 read_policy(decode("EdgePolicy", raw), ref, findings)
                 reading = Reading(found=findings.all())

@@ -43,7 +43,10 @@ def test_it_says_beforehand_what_the_model_says_afterwards(
     judge = Judge(builder, store)
     said = judge.findings(judge.read(new.key, new.raw))
     assert set(builder.update(store, ()).diagnostics) == before, "it changed something"
+    followed = builder.wanted
     afterwards = set(builder.update(store, store.apply([new])).diagnostics)
+    if not builder.wanted <= followed:  # what nobody named before is not known to be missing
+        afterwards = {one for one in afterwards if one.reason != "ParametersNotFound"}
     assert {one for one in said if one.object == ref} == {one for one in afterwards if one.object == ref}
     # What it says of others is what comes of it for them.
     assert {one for one in said if one.object != ref} <= afterwards

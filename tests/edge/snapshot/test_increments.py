@@ -110,12 +110,22 @@ SECRET = st.builds(
     st.booleans(),
 )
 CLASS = st.builds(
-    lambda ours, meaning: {
+    lambda ours, meaning, scope, parameters: {
         "metadata": {"name": "edge", "annotations": {"xdp-edge.dev/implementation-specific": meaning}},
-        "spec": {"controller": "xdp-edge.dev/ingress-controller" if ours else "another"},
+        "spec": {
+            "controller": "xdp-edge.dev/ingress-controller" if ours else "another",
+            "parameters": {"kind": "ConfigMap", "namespace": "default", "name": parameters, "scope": scope},
+        },
     },
     st.sampled_from([True, True, False]),
     st.sampled_from(["prefix", "string-prefix", "?"]),
+    st.sampled_from(["Namespace", "Namespace", "Cluster"]),
+    NAMES,
+)
+SETTINGS_OF_CLASS = st.builds(
+    lambda key, value: {"metadata": {"name": "x"}, "data": {key: value}},
+    st.sampled_from(["proxy-body-size", "proxy-read-timeout", "ssl-redirect", "other"]),
+    st.sampled_from(["8", "30", "false", "?"]),
 )
 NAME = st.builds(
     lambda addresses, error: {"addresses": addresses, "error": error},
@@ -137,6 +147,7 @@ EVENTS = (
     | event("EndpointSlice", NAMES, SLICE | POISON)
     | event("Secret", NAMES, SECRET | POISON)
     | event("IngressClass", st.just("edge"), CLASS)
+    | event("ConfigMap", NAMES, SETTINGS_OF_CLASS | POISON)
     | event(RESOLVED_NAME, st.just("x.test"), NAME)
 )
 REFUSED = st.sets(
