@@ -49,9 +49,13 @@ def utc_now() -> datetime.datetime:
     return datetime.datetime.fromtimestamp(time.time(), datetime.UTC)
 
 
+class _Managed(msgspec.Struct, frozen=True):
+    time: str | None = None
+
+
 class _Metadata(msgspec.Struct, frozen=True, rename="camel"):
     resource_version: str = ""
-    creation_timestamp: str | None = None
+    managed_fields: list[_Managed] | None = None
 
 
 class _Secret(msgspec.Struct, frozen=True):
@@ -141,7 +145,7 @@ class WebhookSecret:
     async def write(self, contents: Contents, version: str) -> tuple[str, datetime.datetime | None]:
         """Create it, or replace what was read as ``version``.
 
-        Shape: the new resourceVersion, and the API server's time where it was created. Errors: ApiError.
+        Shape: the new resourceVersion, and when that was by the API server's clock. Errors: ApiError.
         """
         metadata: dict[str, Any] = {
             "name": self._service,
@@ -162,13 +166,12 @@ class WebhookSecret:
             "PUT" if version else "POST", path, body=msgspec.json.encode(secret)
         )
         found = _decode(answer)
-        created = None
-        if not version and found.metadata.creation_timestamp:
-            try:
-                created = datetime.datetime.fromisoformat(found.metadata.creation_timestamp)
-            except ValueError:
-                created = None
-        return found.metadata.resource_version, created
+        times = [one.time for one in found.metadata.managed_fields or () if one.time]
+        try:
+            at = datetime.datetime.fromisoformat(max(times, default=""))
+        except ValueError:
+            at = None
+        return found.metadata.resource_version, at
 
     async def announce(self, contents: Contents) -> bool:
         """Have API servers trust the bundle and call the path. Shape: whether something was changed.
@@ -229,10 +232,11 @@ class Tender:
         version, contents = found if found is not None else ("", Contents.of(None))
         wanted = self._due(contents)
         if wanted is not contents:
-            version, created = await self._secret.write(wanted, version)
-            if created is not None and abs(created - self._now()) > SKEW:
+            version, at = await self._secret.write(wanted, version)
+            made = wanted.chain not in (contents.chain, contents.next_chain)
+            if made and at is not None and abs(at - self._now()) > SKEW:
                 # The API server is the one that must find the certificate valid.
-                wanted = self._fresh(wanted, created)
+                wanted = self._fresh(replace(contents, token=wanted.token), at)
                 await self._secret.write(wanted, version)
         await self._announce(wanted)
 

@@ -263,9 +263,8 @@ class ApiServer:
         same = old is not None and old.get("spec") == obj.get("spec")
         meta["generation"] = known.get("generation", 0) + (0 if same else 1)
         meta["resourceVersion"] = str(self.version)
-        meta.setdefault(
-            "managedFields", [{"manager": "test", "operation": "Update", "fieldsV1": {"f:x": {}}}]
-        )
+        manager = {"manager": "test", "operation": "Update", "fieldsV1": {"f:x": {}}}
+        meta.setdefault("managedFields", [manager | ({"time": now} if self.stamps else {})])
         self._objects[resource][namespace, meta["name"]] = obj
         self._note(Change(self.version, resource, old, obj))
         return copy.deepcopy(obj)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from edge.admission.certificate import Pair, is_good
+from edge.admission.certificate import Pair, dates_of, is_good
 from edge.admission.secret import SETTLE_S, Contents, Tender, WebhookSecret, utc_now
 from edge.controller.calls import Calls
 from edge.errors import ApiError
@@ -217,10 +217,42 @@ def test_a_leader_with_a_wrong_clock_goes_by_the_api_server(world: World) -> Non
     async def story() -> None:
         world.now = datetime.datetime(1971, 1, 1, tzinfo=datetime.UTC)
         await world.tender.tend()
-        from edge.admission.certificate import dates_of
-
         found = dates_of(world.stored().chain)
         assert found is not None and found.begins < utc_now() < found.ends
+
+    run(story)
+
+
+@pytest.mark.parametrize("wrong", [1.5 * DAY, -100 * DAY])
+def test_what_a_wrong_clock_mends_is_valid_by_the_api_server(world: World, wrong: datetime.timedelta) -> None:
+    async def story() -> None:
+        await world.tender.tend()
+        before = world.stored()
+        stored = world.server.get("Secret", "xdp-edge", "xdp-edge-webhook")
+        stored["data"]["tls.key"] = "AAAA"
+        del stored["metadata"]["managedFields"]
+        world.server.put(stored)
+        world.now += wrong
+        await world.tender.tend()
+        made = world.stored()
+        found = dates_of(made.chain)
+        assert found is not None and found.begins < utc_now() < found.ends
+        assert made.token == before.token and made.authorities[1:] == before.authorities
+
+    run(story)
+
+
+def test_a_renewal_by_a_wrong_clock_is_trusted_before_it_is_served(world: World) -> None:
+    async def story() -> None:
+        await world.tender.tend()
+        first = world.stored()
+        world.now += 61 * DAY
+        for served in (first.chain, None):
+            await world.tender.tend()
+            world.clock += SETTLE_S
+            found = dates_of(world.stored().chain)
+            assert found is not None and found.begins < utc_now() < found.ends
+            assert (world.stored().chain == first.chain) is (served is not None)
 
     run(story)
 
