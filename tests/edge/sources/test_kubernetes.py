@@ -242,6 +242,60 @@ def test_followers_by_name_are_forgotten(server: ApiServer, follows: Make) -> No
     assert one.there() == [] and not one.source._pending
 
 
+def test_a_config_map_is_followed_by_name_in_any_namespace(server: ApiServer, follows: Make) -> None:
+    for name in ("one", "two"):
+        server.put(named("ConfigMap", name, "far", labels={}))
+    one = follows(replace(OPTIONS, watch_namespace=("a",))).load()
+    assert one.there() == []
+    one.want(("far", "one"), ("far", "later"), kind="ConfigMap")
+    one.wait(lambda: one.there() == [("ConfigMap", "far", "one")])
+    server.put(named("ConfigMap", "later", "far"))
+    one.wait(lambda: len(one.there()) == 2)
+    one.want(("far", "later"), kind="ConfigMap")
+    one.wait(lambda: one.there() == [("ConfigMap", "far", "later")])
+    server.remove("ConfigMap", "far", "later")
+    one.wait(lambda: one.there() == [])
+    asked = {path for _, path in server.requests if "configmaps" in path}
+    assert asked and all("/namespaces/far/" in path and "metadata.name" in path for path in asked)
+
+
+def test_the_config_map_of_the_controller_is_followed_once(server: ApiServer, follows: Make) -> None:
+    server.put(named("ConfigMap", "settings", "edge"))
+    one = follows(replace(OPTIONS, configmap="edge/settings")).load()
+    one.want(("edge", "settings"), ("edge", "other"), kind="ConfigMap")
+    soon(lambda: list(one.source._named) == [("ConfigMap", "edge", "other")])
+    soon(lambda: server.watches("configmaps") == 2)
+    one.want()
+    soon(lambda: not one.source._named)
+    assert one.there() == [("ConfigMap", "edge", "settings")]
+
+
+def test_a_kept_config_map_stays_until_it_is_compared(server: ApiServer, follows: Make) -> None:
+    names = ("settings", "stays", "gone", "unnamed")
+    kept = {"": tuple((("ConfigMap", "edge", name), b"{}") for name in names)}
+    for name in ("settings", "stays", "unnamed"):
+        server.put(named("ConfigMap", name, "edge"))
+    one = follows(replace(OPTIONS, configmap="edge/settings"), kept=kept)
+    assert {event.name for event in one.source.load()} == set(names)
+    one.source.want({("ConfigMap", "edge", name) for name in ("settings", "stays", "gone")})
+    first = {event.name: event.raw is not None for event in one.source.first(DEADLINE_S)}
+    assert first == {"stays": True, "gone": False, "unnamed": False}
+
+
+def test_a_config_map_that_may_not_be_read_is_said_and_nothing_else_waits(
+    server: ApiServer, follows: Make
+) -> None:
+    server.put(named("ConfigMap", "one", "far"))
+    server.forbid("list", "configmaps")
+    one = follows()
+    assert one.source.load() == []
+    one.source.want({("ConfigMap", "far", "one")})
+    assert one.source.first(DEADLINE_S) == []
+    one.source._assess()
+    (found,) = one.source.diagnostics
+    assert (found.reason, found.object.name) == ("Forbidden", "configmaps") and "far" in found.message
+
+
 def test_permissions_that_are_missing_are_named_and_the_rest_is_served(
     server: ApiServer, follows: Make
 ) -> None:
