@@ -6,6 +6,7 @@ from itertools import product
 
 import pytest
 
+from edge.model.settings import KEYS
 from tests.manifests.access import BOUND, PEOPLE, TABLE, Right
 from tests.manifests.written import NAME, NAMESPACE, Object, one, written
 
@@ -49,6 +50,18 @@ def test_nothing_is_deleted_and_no_rule_has_a_star() -> None:
     for item in BASE:
         for rule in item.get("rules", []):
             assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]], item["metadata"]
+
+
+def test_the_example_of_a_class_permits_what_the_class_names_and_nothing_else() -> None:
+    made = written("examples/class")
+    named = one(made, "IngressClass", "edge")["spec"]["parameters"]
+    role, binding = (one(made, kind, "xdp-edge-class") for kind in ("Role", "RoleBinding"))
+    assert granted(role, "") == [Right("", "configmaps", verb, named["name"]) for verb in ("list", "watch")]
+    assert named["namespace"] == role["metadata"]["namespace"] == binding["metadata"]["namespace"]
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": NAME, "namespace": NAMESPACE}]
+    config_map = one(made, "ConfigMap", named["name"])
+    assert config_map["metadata"]["namespace"] == named["namespace"]
+    assert set(config_map["data"]) <= set(KEYS)
 
 
 @pytest.mark.parametrize("name", PEOPLE)

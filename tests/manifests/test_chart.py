@@ -10,6 +10,8 @@ import json
 import pytest
 import yaml
 
+from tests.manifests.access import Right
+from tests.manifests.test_access import granted
 from tests.manifests.written import (
     CHART,
     Object,
@@ -90,6 +92,7 @@ def test_the_schema_knows_every_value_and_no_other() -> None:
         'webhook.failurePolicy="fail"',
         "gracePeriod=-1",
         'watch.namespaces=["Shop"]',
+        'ingressClass.parameters="name-alone"',
         'env={"PATH":"/"}',
         'image.pullPolicy="Sometimes"',
     ],
@@ -106,6 +109,7 @@ def test_every_option_arrives() -> None:
             "xdp": "native",
             "ingressClass.name": "inner",
             "ingressClass.default": True,
+            "ingressClass.parameters": "front/settings",
             "watch": {"namespaces": ["shop", "blog"], "selector": "tier=web", "ingressWithoutClass": True},
             "status": {"update": False, "publishService": "net/front", "addresses": ["192.0.2.1"]},
             "webhook.address": "0.0.0.0:8443",
@@ -128,6 +132,12 @@ def test_every_option_arrives() -> None:
     assert one(made, "Service", "inner-webhook")["spec"]["ports"][0]["targetPort"] == 8443
     annotations = one(made, "IngressClass", "inner")["metadata"]["annotations"]
     assert annotations == {"ingressclass.kubernetes.io/is-default-class": "true"}
+    named = one(made, "IngressClass", "inner")["spec"]["parameters"]
+    reads = one(made, "Role", "inner-class")
+    assert granted(reads, "") == [Right("", "configmaps", verb, "settings") for verb in ("list", "watch")]
+    assert named == {"kind": "ConfigMap", "scope": "Namespace", "namespace": "front", "name": "settings"}
+    assert reads["metadata"]["namespace"] == "front"
+    assert one(made, "RoleBinding", "inner-class")["metadata"]["namespace"] == "front"
     bound = {
         (item["kind"], item["metadata"].get("namespace", ""))
         for item in made
