@@ -20,6 +20,7 @@ from tests.kube.installed import Installed
 from tests.kube.network import CLIENT
 from tests.kube.traffic import Load, judge, plain
 from tests.kube.workload import deployment, ingress, service
+from tests.manifests.written import written
 
 
 def tls_secret(name: str, place: str) -> tuple[Object, bytes]:
@@ -84,6 +85,24 @@ def test_a_class_is_changed(kube: Cluster, edge: Installed, place: str) -> None:
     for name, status in (("edge", 200), ("another", 404), ("edge", 200)):
         kube.api.apply([ingress("classy", host, "web", place, class_name=name)])
         edge.everywhere(host, status)
+
+
+def test_a_class_names_its_settings(kube: Cluster, edge: Installed, place: str) -> None:
+    """The example as it is shipped, with what a client sees at once."""
+    host = "settings.example"
+    web(kube, place)
+    kube.api.apply([ingress("settled", host, "web", place)])
+    edge.everywhere(host)
+    given = sorted(written("examples/class"), key=lambda one: one["kind"] == "IngressClass")  # it comes last
+    (config_map,) = (one for one in given if one["kind"] == "ConfigMap")
+    try:
+        kube.api.apply(given)
+        for text, status in (("true", 308), ("false", 200), ("true", 308)):
+            kube.api.apply([config_map | {"data": {"force-ssl-redirect": text}}])
+            edge.everywhere(host, status)
+    finally:
+        kube.kubectl("patch", "ingressclass", "edge", "--type=merge", "-p", '{"spec": {"parameters": null}}')
+    edge.everywhere(host)
 
 
 class Outside(BaseHTTPRequestHandler):
