@@ -8,7 +8,9 @@ import os
 import socket
 import struct
 import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,6 +93,39 @@ class Clock:
     def shift(self, seconds: int) -> None:
         with self.page.open("r+b") as page:
             page.write(struct.pack("=q", seconds))
+
+
+TELL = """\
+import ctypes, os, sys, time
+pair = (ctypes.c_int64 * 2)()
+ctypes.CDLL(None).gettimeofday(pair, None)
+ctypes.CDLL(None).time.restype = ctypes.c_int64
+wall = [time.time(), time.clock_gettime(5), pair[0], ctypes.CDLL(None).time(None)]
+others = [time.monotonic(), time.clock_gettime(time.CLOCK_BOOTTIME), os.stat(sys.argv[1]).st_mtime]
+print(*wall, *others)
+"""
+
+
+def test_the_library_shifts_wall_clocks_and_no_other(tmp_path: Path) -> None:
+    """A page that is none, or is too short, shifts nothing."""
+    clock, stamped = Clock(tmp_path), tmp_path / "stamped"
+
+    def told(environment: dict[str, str]) -> list[float]:
+        stamped.touch()
+        right = [time.time()] * 4 + [time.monotonic(), time.clock_gettime(time.CLOCK_BOOTTIME), time.time()]
+        command = [sys.executable, "-I", "-c", TELL, stamped]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert done.stderr == ""
+        return [round((float(one) - was) / 3600) for one, was in zip(done.stdout.split(), right, strict=True)]
+
+    for hours in (36, -36):
+        clock.shift(hours * 3600)
+        assert told(clock.environment) == [hours] * 4 + [0] * 3
+    short = tmp_path / "short"
+    short.write_bytes(b"1234")
+    for page in (str(short), "/nowhere", ""):
+        assert told(clock.environment | {"EDGE_CLOCK_PAGE": page}) == [0] * 7
+    assert told({"LD_PRELOAD": clock.environment["LD_PRELOAD"]}) == [0] * 7
 
 
 def date(client: socket.socket) -> datetime.datetime:

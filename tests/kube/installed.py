@@ -39,8 +39,7 @@ class Installed:
         self.kube.kubectl("apply", "-k", OVERLAY)
         if NAME in kept:  # on a Kubernetes that is kept, the image may be another one meanwhile
             self.kube.kubectl("-n", NAMESPACE, "rollout", "restart", f"daemonset/{NAME}")
-        self.kube.kubectl("-n", NAMESPACE, "rollout", "status", f"daemonset/{NAME}", "--timeout=150s")
-        self.pods()
+        self.rolled()
         return self
 
     def __exit__(self, *_reason: object) -> None:
@@ -49,6 +48,11 @@ class Installed:
     def pods(self, seconds: float = 90.0) -> list[Object]:
         """Wait until each node has its one Pod, Ready; return them."""
         return self.kube.ready_pods(NAMESPACE, SELECTOR, seconds=seconds)
+
+    def rolled(self) -> None:
+        """Wait until the DaemonSet's newest form runs on all nodes, and no other."""
+        self.kube.kubectl("-n", NAMESPACE, "rollout", "status", f"daemonset/{NAME}", "--timeout=150s")
+        self.pods(150)
 
     # ---- Asking ------------------------------------------------------------------------------
 

@@ -74,7 +74,10 @@ def certificate(
     key: ec.EllipticCurvePrivateKey,
     signer: tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None,
 ) -> x509.Certificate:
-    """Return a certificate for a year; without a signer one of its own, to sign others."""
+    """Return a certificate for a year; without a signer one of its own, to sign others.
+
+    It begins a week ago, as that of a cluster that has run for a while: a story's clocks go back.
+    """
     now = datetime.datetime.now(datetime.UTC)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     builder = (
@@ -83,7 +86,7 @@ def certificate(
         .issuer_name(signer[0].subject if signer else subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_before(now - datetime.timedelta(days=7))
         .not_valid_after(now + datetime.timedelta(days=365))
         .add_extension(x509.BasicConstraints(ca=signer is None, path_length=None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import base64
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.e2e.lab import ROOT, wait_for
 from tests.kube.api import KubeError
 from tests.kube.cluster import Cluster, condition
-from tests.kube.failures import HERE, HOST, Failures
-from tests.kube.installed import NAME, NAMESPACE, OVERLAY
+from tests.kube.failures import HERE, Failures
+from tests.kube.installed import NAMESPACE, OVERLAY
 from tests.kube.network import CONTROL
 from tests.kube.node import Node
 from tests.kube.test_failures import restart_api
@@ -39,12 +36,6 @@ def leader(kube: Cluster) -> str:
 
 def node_of(kube: Cluster, failure: Failures, pod: str) -> Node:
     return next(node for node in kube.nodes if failure.pod_on(node) in pod)
-
-
-def rolled(kube: Cluster, failure: Failures) -> None:
-    """Wait until the DaemonSet's newest form runs on all nodes."""
-    kube.kubectl("-n", NAMESPACE, "rollout", "status", f"daemonset/{NAME}", "--timeout=150s")
-    failure.edge.pods(150)
 
 
 def test_a_node_that_cannot_reach_the_api_server(kube: Cluster, failure: Failures) -> None:
@@ -181,41 +172,3 @@ def test_the_disk_is_full(kube: Cluster, failure: Failures) -> None:
         finally:
             inside("umount", "-l", "/var/lib/edge")
         wait_for("the state is written", lambda: failure.edge.metrics(node)["edge_state_current"] == 1, 90)
-
-
-@pytest.fixture
-def shifted(kube: Cluster, failure: Failures, tmp_path: Path) -> Iterator[None]:
-    """Every holder runs with a clock that a file on its node shifts; its children get a clean environment."""
-    library = tmp_path / "shift.so"
-    source = ROOT / "tests" / "e2e" / "shifted_clock.c"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-O2", "-o", library, source], check=True)
-    for node in kube.nodes:
-        node.run(["sh", "-c", "cat >/run/xdp-edge/shift.so"], give=library.read_bytes())
-        shift(node, 0)
-    kube.kubectl(
-        *("-n", NAMESPACE, "set", "env", f"daemonset/{NAME}"),
-        *("LD_PRELOAD=/run/edge/shift.so", "EDGE_CLOCK_PAGE=/run/edge/shift"),
-    )
-    rolled(kube, failure)
-    for node in kube.nodes:
-        node.run(["sh", "-c", "grep -q /shift.so /proc/$(pgrep -o -x edge-holder)/maps"])
-    yield
-    for node in kube.nodes:
-        shift(node, 0)
-    kube.kubectl("-n", NAMESPACE, "set", "env", f"daemonset/{NAME}", "LD_PRELOAD-", "EDGE_CLOCK_PAGE-")
-    rolled(kube, failure)
-
-
-def shift(node: Node, seconds: int) -> None:
-    page = seconds.to_bytes(8, "little", signed=True)
-    node.run(["dd", "of=/run/xdp-edge/shift", "conv=notrunc"], give=page)
-
-
-def test_the_clock_of_the_holders_jumps(kube: Cluster, failure: Failures, shifted: None) -> None:
-    for hours in (36, -36):
-        with failure(f"the clock of every holder jumps by {hours:+} hours"):
-            for node in kube.nodes:
-                shift(node, hours * 3600)
-            for _ in range(3):
-                failure.takes_changes()
-    failure.edge.everywhere(HOST)
