@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edge.controller.view import View
 from edge.model.annotations import USUAL, Wishes
@@ -45,7 +45,7 @@ class Source(Protocol):
     def watch(self) -> AsyncIterator[list[ResourceEvent]]:
         """Give the changes after that."""
 
-    def want(self, keys: Iterable[Any], /) -> None:
+    def want(self, keys: Iterable[Key]) -> None:
         """Hear the keys of the Secrets and ConfigMaps that are named."""
 
     def first(self, patience_s: float) -> list[ResourceEvent]:

@@ -168,8 +168,8 @@ class FileSource:
         if self._wake is not None:
             self._wake.set()
 
-    def want(self, secrets: Iterable[tuple[str, str]]) -> None:
-        """Nothing to do: a folder's Secrets are all read."""
+    def want(self, keys: Iterable[Key]) -> None:
+        """Nothing to do: a folder is read whole."""
 
     def first(self, patience_s: float) -> list[ResourceEvent]:
         """Nothing to wait for."""
