@@ -43,6 +43,7 @@ class Clocks:
         self.now = seconds
         page = seconds.to_bytes(8, "little", signed=True)
         for node in self.kube.nodes:
+            node.run(["mkdir", "-p", ON_NODE])
             node.run(["dd", f"of={ON_NODE / 'page'}", "conv=notrunc"], give=page)
 
     def install(self, seconds: int = 0) -> None:
@@ -52,11 +53,10 @@ class Clocks:
             page = f'-DCLOCK_PAGE="{INSIDE / "page"}"'
             subprocess.run(["gcc", "-O1", "-shared", "-fPIC", page, SOURCE, "-o", library], check=True)
             files = {"clock.so": library.read_bytes(), "preload": f"{INSIDE / 'clock.so'}\n".encode()}
+        self.shift(seconds)
         for node in self.kube.nodes:
-            node.run(["mkdir", "-p", ON_NODE])
             for name, data in files.items():
                 node.run(["sh", "-c", 'cat >"$0"', ON_NODE / name], give=data)
-        self.shift(seconds)
         folder = {"path": str(ON_NODE), "type": "Directory"}
         preload = {"path": str(ON_NODE / "preload"), "type": "File"}
         self._roll(

@@ -31,15 +31,17 @@ AGE_MAX_S = 600
 def clocks(kube: Cluster, failure: Failures) -> Iterator[Clocks]:
     """The clocks, to be moved; the Pods on both sides of a hand-over have another time."""
     clocks = Clocks(kube, failure.edge)
-    with failure("edges whose clocks are 36 h ahead take over"):
-        clocks.install(36 * HOUR)
+    try:
+        with failure("edges whose clocks are 36 h ahead take over"):
+            clocks.install(36 * HOUR)
+            clocks.show()
+        clocks.shift(0)
         clocks.show()
-    clocks.shift(0)
-    clocks.show()
-    yield clocks
-    with failure("edges take over from such whose clocks are 36 h behind"):
-        clocks.shift(-36 * HOUR)
-        clocks.remove()
+        yield clocks
+    finally:
+        with failure("edges take over from others whose clocks are 36 h behind"):
+            clocks.shift(-36 * HOUR)
+            clocks.remove()
 
 
 @pytest.fixture(scope="module")
