@@ -92,7 +92,7 @@ REASONS: dict[str, Reason] = {
         _E,
         "the API server does not answer",
         "what it said last stays in force",
-        "look whether it runs and can be reached from this node; it is asked again every few seconds",
+        "look whether it runs, can be reached from this node, and has its time; it is asked again by itself",
     ),
     "Unauthorized": Reason(
         _E,

@@ -349,8 +349,9 @@ class KubernetesSource:
             since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.lost_since))
             first = lost[0].problem
             denied = first is not None and first.status == 401
+            said = first and (first.message or first.reason)
             names = ", ".join(sorted({one.resource.plural for one in lost}))
-            text = f"{first}; the last good objects stay ({names}, since {since})"
+            text = f"{said}; the last good objects stay ({names}, since {since})"
             found.add(_finding("", "Unauthorized" if denied else "Unreachable", text))
         elif not any(one.state in (State.LOST, State.STARTING) for one in self._followers):
             self.lost_since = None

@@ -34,6 +34,7 @@ EMPTIED = ("var/cache/apt", "var/lib/apt/lists", "var/log", "var/cache/debconf",
 IMAGES_MAX = 60
 # What the context of the build holds; .dockerignore says the same to other builders.
 CONTEXT = ("Dockerfile", ".dockerignore", "pyproject.toml", "LICENSE", "bpf", "csrc", "edge")
+LEFT_OUT = "edge/design"
 
 
 class ImageError(Exception):
@@ -189,7 +190,7 @@ def digest(target: str, base: str) -> str:
     """Digest of all that an image is made from, but for what the distribution and PyPI give."""
     found = hashlib.sha256(f"{target} {base}".encode())
     for path in sorted(path for name in CONTEXT for path in [ROOT / name, *(ROOT / name).rglob("*")]):
-        if path.is_file() and path.suffix not in (".so", ".pyc"):
+        if path.is_file() and path.suffix not in (".so", ".pyc") and ROOT / LEFT_OUT not in path.parents:
             found.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
     return found.hexdigest()
 

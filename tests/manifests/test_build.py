@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from manifests.image.build import CONTEXT, ImageError, digest, sources
+from manifests.image.build import CONTEXT, LEFT_OUT, ImageError, digest, sources
 from tests.manifests.written import ROOT
 
 
@@ -17,6 +17,7 @@ def test_the_dockerfile_copies_what_the_context_has_and_the_digest_covers() -> N
     text = (ROOT / "Dockerfile").read_text()
     copied = {name for name, _ in re.findall(r"^COPY (\S+) (\S+)$", text, re.MULTILINE)}
     assert copied == kept == set(CONTEXT) - {"Dockerfile", ".dockerignore"}
+    assert [line for line in ignore if line[:1] not in "#!*"] == [LEFT_OUT]
 
 
 def test_the_default_target_is_the_one_without_a_compiler() -> None:
