@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("base/error", "base/hash", "base/pattern", "match/*", "snapshot/*")
+NAMES = ("base/error", "base/hash", "base/huge", "base/pattern", "match/*", "snapshot/*")
 SHAPES = ((100_000, 1, "own"), (1_000, 100, "own"), (10, 10_000, "own"), (1_000, 100, "same"))
 SMALL = ((1_000, 1, "own"), (100, 10, "own"), (1, 1_000, "own"))
 TINY = {(100_000, 1): (10, 1), (1_000, 100): (1, 10), (10, 10_000): (1, 10)}

@@ -1,12 +1,13 @@
 """A whole request with 100,000 routes against 10: ``python -m bench.proxy.routes [--quick]``.
 
 Processor time of the data plane. One process serves both: a listener with 10 routes and one with 100,000,
-each with a table of hosts of its own, so that nothing but the tables differs. One client asks them in
-turns of 50 ms, A B B A, saturated, one worker on CPU 0, origin and load on CPU 1, access log on; four
-turns give a ratio, printed are the median and its interval of 95 % by bootstrap. "null" is a second
-listener with 10 routes against the first. Beside it ours, nginx, HAProxy and Envoy with 10,000 hosts against
-10, measured alike. All routes go to one upstream, so that connections are the same; the routes are handed
-over as an image, so no YAML is read. Leaves out: TLS, bodies, conditions of routes.
+each with a table of hosts of its own, paths of one form and requests of one length, so that nothing but the
+tables differs. One client asks them in turns of 50 ms, A B B A, saturated, one worker on CPU 0, origin and
+load on CPU 1, access log on; four turns give a ratio, printed are the median and its interval of 95 % by
+bootstrap. "null" is a second listener with 10 routes against the first. Beside it ours, nginx, HAProxy and
+Envoy with 10,000 hosts against 10, measured alike. All routes go to one upstream, so that connections are
+the same; the routes are handed over as an image, so no YAML is read. Leaves out: TLS, bodies, conditions of
+routes.
 """
 
 from __future__ import annotations
@@ -41,8 +42,9 @@ ROOT = Path(__file__).resolve().parents[2]
 CONNECTIONS = 64
 LINES = 200_000
 TURN_MS = 50
+# Hosts and paths of each, and of the ten routes beside it.
+SHAPES = {(100_000, 1): (10, 1), (1_000, 100): (1, 10), (10, 10_000): (1, 10)}
 FEW = (10, 1)
-SHAPES = ((100_000, 1), (1_000, 100), (10, 10_000))
 GOALS = {"zipf": 1.03, "uniform": 1.12}
 BOUND_SECONDS = 3600
 Shape = tuple[int, int]
@@ -326,8 +328,8 @@ def run(arguments: argparse.Namespace, emit: Callable[[dict[str, Any]], None]) -
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-routes-")))
         folder.chmod(0o755)
         origin = start_origin(stack, folder)
-        for number, shape in enumerate(SHAPES[:1] if arguments.quick else SHAPES):
-            shapes = [FEW, FEW, shape]
+        for number, (shape, few) in enumerate(list(SHAPES.items())[: 1 if arguments.quick else None]):
+            shapes = [few, few, shape]
             with ours(shapes, origin, folder) as served:
                 for kind in GOALS:
                     case = f"{shape[0]}x{shape[1]}"
