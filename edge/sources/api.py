@@ -334,8 +334,9 @@ def _unreachable(error: Exception) -> ApiError:
         text = f"its certificate is not accepted: {known.verify_message}"
     elif isinstance(known, OSError) and known.strerror:
         text = known.strerror
-    else:
-        text = str(cause) or type(cause).__name__
+    else:  # what urllib3 raises holds connections, too, each with another address in memory
+        words = [one for one in cause.args if isinstance(one, str)]
+        text = words[-1] if words else type(cause).__name__
     return ApiError(0, REASON_UNREACHABLE, " ".join(text.split())[:300])
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 
 from edge.errors import ApiError, SourceError
 from edge.sources import api as api_module
@@ -188,3 +189,11 @@ def test_no_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     (tmp_path / "broken").write_text("{")
     with pytest.raises(SourceError, match="--kubeconfig .*broken"):
         Api.by_kubeconfig(str(tmp_path / "broken"))
+
+
+def test_a_finding_is_the_same_at_each_attempt() -> None:
+    timed_out = "Connection to 198.18.0.1 timed out. (connect timeout=5.0)"
+    error = urllib3.exceptions.ConnectTimeoutError(urllib3.connection.HTTPConnection("198.18.0.1"), timed_out)
+    wrapped = urllib3.exceptions.MaxRetryError(urllib3.HTTPConnectionPool("198.18.0.1"), "/", error)
+    assert str(api_module._unreachable(wrapped)) == f"Unreachable: {timed_out}"
+    assert str(api_module._unreachable(TimeoutError())) == "Unreachable: TimeoutError"
