@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("base/error", "base/hash", "base/huge", "base/pattern", "match/*", "snapshot/*")
 SHAPES = ((100_000, 1, "own"), (1_000, 100, "own"), (10, 10_000, "own"), (1_000, 100, "same"))
 SMALL = ((1_000, 1, "own"), (100, 10, "own"), (1, 1_000, "own"))
+# Hosts and paths of each large shape, and of the ten routes beside it.
 TINY = {(100_000, 1): (10, 1), (1_000, 100): (1, 10), (10, 10_000): (1, 10)}
 GOALS = {"zipf_ns": 200, "uniform_ns": 450, "small_ns": 60, "growth": 1.15, "bytes_a_route": 200}
 

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.micro.match import TINY
 from bench.proxy import processes
 from bench.proxy.http1 import cpu_model, fill, launch, versions
 from bench.proxy.programs import ENVOY, fetched
@@ -42,8 +43,6 @@ ROOT = Path(__file__).resolve().parents[2]
 CONNECTIONS = 64
 LINES = 200_000
 TURN_MS = 50
-# Hosts and paths of each, and of the ten routes beside it.
-SHAPES = {(100_000, 1): (10, 1), (1_000, 100): (1, 10), (10, 10_000): (1, 10)}
 FEW = (10, 1)
 GOALS = {"zipf": 1.03, "uniform": 1.12}
 BOUND_SECONDS = 3600
@@ -328,7 +327,7 @@ def run(arguments: argparse.Namespace, emit: Callable[[dict[str, Any]], None]) -
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-routes-")))
         folder.chmod(0o755)
         origin = start_origin(stack, folder)
-        for number, (shape, few) in enumerate(list(SHAPES.items())[: 1 if arguments.quick else None]):
+        for number, (shape, few) in enumerate(list(TINY.items())[: 1 if arguments.quick else None]):
             shapes = [few, few, shape]
             with ours(shapes, origin, folder) as served:
                 for kind in GOALS:
