@@ -9,7 +9,7 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -84,6 +84,26 @@ class Control:
             wait_for(f"{name} ended", lambda: not runs(pid), 60)
         if name == "api":
             self.api.close()
+
+    @contextlib.contextmanager
+    def api_away(self) -> Iterator[None]:
+        """Kill the API server; at the end start it again and wait until it is ready.
+
+        controller-manager and scheduler end with it, as they do where they are elected and cannot renew their
+        leases for ten seconds; here they run without election. One that went on would judge nodes by what it
+        heard before the outage: after one longer than its grace period all nodes are lost and no Pod is
+        ready, until the kubelets' next word.
+        """
+        leading = ("controller-manager", "scheduler")
+        for name in ("api", *leading):
+            self.stop(name)
+        try:
+            yield
+        finally:
+            self.start("api")
+            self.wait_ready()
+            for name in leading:
+                self.start(name)
 
     def reap(self) -> None:
         """Collect those that were ended by their place."""
