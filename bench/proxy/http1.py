@@ -111,6 +111,7 @@ def start_peer(name: str, folder: Path, origin: int, log: bool) -> Proxy:
         command = [tool, kind, "127.0.0.1", port, "127.0.0.1", origin, BOUND_SECONDS]
     process = launch(command, folder / f"{name}.out")
     processes.wait_port(port, process)
+    processes.wait_answer(port, process, HOST)
     return Proxy(name, process, port, processes.descendants(process.pid), [])
 
 
@@ -138,7 +139,7 @@ def start_ours(loop: str, folder: Path, origin: int, log: bool) -> Proxy:
     process = launch(command, folder / f"edge-{loop}.out")
     try:
         processes.wait_port(port, process)
-        wait_answer(port, process, folder / f"edge-{loop}.out")
+        processes.wait_answer(port, process, HOST)
     except Exception:
         processes.stop(process)
         raise
@@ -148,18 +149,6 @@ def start_ours(loop: str, folder: Path, origin: int, log: bool) -> Proxy:
         processes.stop(process)
         raise RuntimeError(f"edge: {len(serving)} processes named edge-data")
     return Proxy(f"edge-{loop}", process, port, serving, [p for p in everyone if p not in serving])
-
-
-def wait_answer(port: int, process: subprocess.Popen[bytes], out: Path) -> None:
-    deadline = time.monotonic() + 20
-    while True:
-        line = {"requests": 0}
-        if process.poll() is None:
-            line = processes.load(port, connections=1, seconds=0.1, rate=10, host=HOST)
-        if line["requests"]:
-            return
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"edge does not serve:\n{out.read_text()[-2000:]}")
 
 
 def measure(proxy: Proxy, seconds: float, rate: float, pinned: bool) -> dict[str, Any]:

@@ -89,6 +89,15 @@ def wait_port(port: int, process: subprocess.Popen[bytes], seconds: float = 20.0
             time.sleep(0.01)
 
 
+def wait_answer(port: int, process: subprocess.Popen[bytes], host: str, seconds: float = 20.0) -> None:
+    """Wait until a request is answered: who listens may not have its workers yet. Errors: RuntimeError."""
+    deadline = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < deadline:
+        if load(port, connections=1, seconds=0.1, rate=10, host=host)["requests"]:
+            return
+    raise RuntimeError(f"{process.args!r} answers nothing on port {port}")
+
+
 def stop(process: subprocess.Popen[bytes], seconds: float = 10.0) -> None:
     """End a process that we started, and its group when it does not listen."""
     if process.poll() is None:

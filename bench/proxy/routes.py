@@ -339,6 +339,7 @@ def peer(name: str, shapes: Sequence[Shape], origin: int, folder: Path) -> Itera
     try:
         for port in ports:
             processes.wait_port(port, process, 60.0)
+            processes.wait_answer(port, process, host_of(0))
         yield Served(name, process.pid, ports)
     finally:
         processes.stop(process)
