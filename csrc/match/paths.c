@@ -93,7 +93,7 @@ static uint32_t match_texts(const struct image *image, const struct edge_image_h
             lengths ^= UINT64_C(1) << bit;
             if (key.length > request->path.length)
                 continue;
-            entry = path_index_find_text(image, index, key);
+            entry = path_index_find_text(image, host->first_route, index, key);
             if (entry != NULL)
                 best = least(best, pick(image, host->first_route, entry->exact, best, request));
         }
@@ -131,9 +131,9 @@ int32_t paths_match(const struct image *image, const struct edge_image_host_entr
     count = walk(index, request->path, places, &whole);
     while (count > 0 && (best == NONE || !ordered)) {
         const struct place *place = &places[--count];
-        const struct edge_image_path_entry *entry =
-            path_index_find(image, index, (struct slice){request->path.at, place->length},
-                            path_hash_end(place->state));
+        const struct edge_image_path_entry *entry = path_index_find(
+            image, host->first_route, index, (struct slice){request->path.at, place->length},
+            path_hash_end(place->state));
         if (entry != NULL && whole)
             best = least(best, pick(image, host->first_route, entry->exact, best, request));
         if (entry != NULL && (best == NONE || !ordered))
@@ -157,7 +157,7 @@ int32_t paths_match_root(const struct image *image, const struct edge_image_host
 
     if (request->path.length == 0 || request->path.at[0] != '/')
         return -1;
-    entry = path_index_find(image, index, root, path_key_hash(root));
+    entry = path_index_find(image, host->first_route, index, root, path_key_hash(root));
     if (entry == NULL)
         return -1;
     number = pick(image, host->first_route, entry->prefix, NONE, request);

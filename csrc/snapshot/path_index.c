@@ -41,6 +41,7 @@ static uint32_t last_of(const struct image *image, uint32_t value, uint32_t firs
 
 /* The longest prefix in the index that is shorter than the key, NULL: none. */
 static const struct edge_image_path_entry *shorter_prefix(const struct image *image,
+                                                          uint32_t first_route,
                                                           const struct edge_image_path_index *index,
                                                           struct slice key)
 {
@@ -52,7 +53,7 @@ static const struct edge_image_path_entry *shorter_prefix(const struct image *im
             ;
         if ((index->prefix_counts >> --elements & 1) == 0)
             continue;
-        entry = path_index_find(image, index, key, path_key_hash(key));
+        entry = path_index_find(image, first_route, index, key, path_key_hash(key));
         if (entry != NULL && entry->prefix != 0)
             return entry;
     }
@@ -72,7 +73,7 @@ bool path_index_ordered(const struct image *image, const struct edge_image_path_
             last_of(image, it->exact, first_route) > path_value_number(it->prefix))
             return false;
         last = last_of(image, it->prefix != 0 ? it->prefix : it->exact, first_route);
-        shorter = shorter_prefix(image, index,
+        shorter = shorter_prefix(image, first_route, index,
                                  (struct slice){image->text + it->key_offset, it->key_length});
         if (shorter != NULL && last > path_value_number(shorter->prefix))
             return false;

@@ -84,10 +84,21 @@ static inline bool path_text_equal(const char *a, const char *b, size_t length)
     return hash_load(end - 8) == hash_load(b + (end - a) - 8);
 }
 
+/* Its first route, which is mostly the one that is taken, of a host whose routes begin there. */
+static inline const struct edge_image_route *
+path_entry_route(const struct image *image, const struct edge_image_path_entry *entry,
+                 uint32_t first_route)
+{
+    const uint32_t value = entry->exact != 0 ? entry->exact : entry->prefix;
+    return &image->routes[first_route + path_value_number(value)];
+}
+
 /* The bucket of a key in a table, NULL: none. The check made sure that there is an empty one to
- * stop at. */
-static inline const struct edge_image_path_entry *
-path_find(const struct image *image, uint32_t first, uint32_t mask, struct slice key, uint32_t hash)
+ * stop at. first_route: of the host, to ask for the memory of the route while the key is read. */
+static inline const struct edge_image_path_entry *path_find(const struct image *image,
+                                                            uint32_t first_route, uint32_t first,
+                                                            uint32_t mask, struct slice key,
+                                                            uint32_t hash)
 {
     const struct edge_image_path_entry *entries = image->path_entries + first;
     const uint32_t wanted = hash >> 16 | (uint32_t)key.length << 16;
@@ -96,28 +107,30 @@ path_find(const struct image *image, uint32_t first, uint32_t mask, struct slice
         const struct edge_image_path_entry *entry = &entries[i & mask];
         uint32_t word; /* tag and key_length at once */
         memcpy(&word, entry, sizeof(word));
-        if (word == wanted && entry->key_length == key.length &&
-            path_text_equal(image->text + entry->key_offset, key.at, key.length))
-            return (entry->exact | entry->prefix) != 0 ? entry : NULL;
+        if (word == wanted && entry->key_length == key.length) {
+            __builtin_prefetch(path_entry_route(image, entry, first_route));
+            if (path_text_equal(image->text + entry->key_offset, key.at, key.length))
+                return (entry->exact | entry->prefix) != 0 ? entry : NULL;
+        }
         if ((entry->exact | entry->prefix) == 0)
             return NULL;
     }
 }
 
 static inline const struct edge_image_path_entry *
-path_index_find(const struct image *image, const struct edge_image_path_index *index,
-                struct slice key, uint32_t hash)
+path_index_find(const struct image *image, uint32_t first_route,
+                const struct edge_image_path_index *index, struct slice key, uint32_t hash)
 {
-    return path_find(image, index->first_entry, index->mask, key, hash);
+    return path_find(image, first_route, index->first_entry, index->mask, key, hash);
 }
 
 /* The same among prefixes by text; there must be some. */
 static inline const struct edge_image_path_entry *
-path_index_find_text(const struct image *image, const struct edge_image_path_index *index,
-                     struct slice key)
+path_index_find_text(const struct image *image, uint32_t first_route,
+                     const struct edge_image_path_index *index, struct slice key)
 {
-    return path_find(image, index->first_entry + index->mask + 1, index->text_buckets - 1, key,
-                     edge_text_hash(key.at, key.length));
+    return path_find(image, first_route, index->first_entry + index->mask + 1,
+                     index->text_buckets - 1, key, edge_text_hash(key.at, key.length));
 }
 
 /* Whether EDGE_PATHS_ORDERED is true of a host with that index, whose chains were checked. */
