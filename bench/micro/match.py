@@ -56,28 +56,30 @@ def instructions(program: Path, shape: tuple[int, int, str], folder: Path) -> fl
 
 def measure(program: Path, quick: bool, folder: Path) -> list[dict[str, Any]]:
     count, repetitions = (128_000, 3) if quick else (1_280_000, 7)
-    lines = []
     counting = not quick and shutil.which("valgrind") is not None
-    for hosts, paths, which in (*SHAPES, *SMALL, *sorted({(*tiny, "own") for tiny in TINY.values()})):
-        for kind in ("zipf", "uniform"):
-            shape = (hosts, paths, which)
-            samples = [run(program, shape, kind, count) for _ in range(repetitions)]
-            times = [sample["ns_median"] for sample in samples]
-            line: dict[str, Any] = {
-                "case": f"{hosts}x{paths}" + (" same" if which == "same" else ""),
-                "requests": kind,
-                "n": repetitions,
-                "ns_median": statistics.median(times),
-                "ns_min": min(times),
-                "ns_max": max(times),
-                "bytes_a_route": samples[0]["bytes_a_route"],
-                "image_bytes": samples[0]["image_bytes"],
-                "build_ms": statistics.median(sample["build_ms"] for sample in samples),
-            }
-            if counting and kind == "uniform":
-                line["instructions"] = round(instructions(program, shape, folder), 1)
-            lines.append(line)
-            print(json.dumps(line), flush=True)
+    shapes = (*SHAPES, *SMALL, *sorted({(*tiny, "own") for tiny in TINY.values()}))
+    cases = [(shape, kind) for shape in shapes for kind in ("zipf", "uniform")]
+    # In turns: where a neighbour has the other half of the core for a while, no case has it alone.
+    rounds = [[run(program, *case, count) for case in cases] for _ in range(repetitions)]
+    lines = []
+    for (shape, kind), *samples in zip(cases, *rounds, strict=True):
+        hosts, paths, which = shape
+        times = [sample["ns_median"] for sample in samples]
+        line: dict[str, Any] = {
+            "case": f"{hosts}x{paths}" + (" same" if which == "same" else ""),
+            "requests": kind,
+            "n": repetitions,
+            "ns_median": statistics.median(times),
+            "ns_min": min(times),
+            "ns_max": max(times),
+            "bytes_a_route": samples[0]["bytes_a_route"],
+            "image_bytes": samples[0]["image_bytes"],
+            "build_ms": statistics.median(sample["build_ms"] for sample in samples),
+        }
+        if counting and kind == "uniform":
+            line["instructions"] = round(instructions(program, shape, folder), 1)
+        lines.append(line)
+        print(json.dumps(line), flush=True)
     return lines
 
 
